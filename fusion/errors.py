@@ -14,12 +14,15 @@
     +-- MissingDependency         an optional package is not installed
     +-- OutputError               a result could not be written (full disk, read-only folder)
     +-- InputError                an input other than a table could not be read
+    +-- EngineError               an engine cannot answer anything (missing key, model, server)
+    +-- StoreError                a record store is damaged, locked or of another version
+    +-- NoQuorum                  too few agents answered; lists what happened to each
 
 Every message says what was expected, what was found and what to do about it.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 
@@ -104,6 +107,36 @@ class OutputError(FusionError):
 
 class InputError(FusionError):
     """An input other than a table could not be read."""
+
+
+class EngineError(FusionError):
+    """An engine cannot answer anything: its key, model or server is missing."""
+
+
+class StoreError(FusionError):
+    """A record store is damaged, locked or of another version."""
+
+
+class NoQuorum(FusionError):
+    """Too few agents answered a question.
+
+    Args:
+        question_id: Which question.
+        needed: How many answers the quorum asks for.
+        answered: How many there were.
+        causes: What happened to every agent that did not answer, by name.
+    """
+
+    def __init__(self, question_id: str, *, needed: int, answered: int, causes: Mapping[str, str]) -> None:
+        self.question_id = question_id
+        self.needed = needed
+        self.answered = answered
+        self.causes = dict(causes)
+        listed = "; ".join(f"{name}: {cause}" for name, cause in self.causes.items())
+        super().__init__(
+            f"question {question_id!r}: {answered} of the {needed} answers that the quorum needs ({listed}); "
+            "run fusion doctor on the pool, lower the quorum or raise the deadline"
+        )
 
 
 _COMPARED = 2000

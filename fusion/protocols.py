@@ -9,11 +9,67 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
 
     from fusion.data import PredictionTable
-    from fusion.schema import Decision, Question, Sees, Selection
+    from fusion.schema import BoolArray, Completion, Decision, Finding, Json, Question, Request, Sees, Selection
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Who answers: one server, or one process with models in it, shared by the agents that name it.
+
+    Constructing an engine does nothing: no import of heavy libraries, no connection, no model loaded. An engine may
+    be used from several event loops, one after another.
+    """
+
+    def identity(self, request: Request) -> Mapping[str, Json]:
+        """Return what of the engine itself can change the answer to `request`: kind, dtype, content of the model.
+
+        It enters the record's key. Where to find a server does not belong here, what it serves does.
+
+        Raises:
+            FusionError: When the model cannot be found, or a package is missing.
+        """
+        ...
+
+    def render(self, request: Request) -> str:
+        """Return the prompt exactly as the model reads it; "" when the server renders it."""
+        ...
+
+    async def scoring(self, request: Request) -> str | None:
+        """Return the name of the best means to score `request.continuations`; None when there is none.
+
+        The means that it names is put in `request.scoring`, recorded, and followed by `generate`.
+        """
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Completion], None]:
+        """Answer `requests`, yielding (index, completion) as they come, each index once.
+
+        What fails for one request is a status of its completion; closing the generator cancels the rest.
+
+        Raises:
+            FusionError: When nothing at all can be answered (missing package, key or model).
+        """
+        ...
+
+    async def examine(self, request: Request) -> Sequence[Finding]:
+        """Find out, without generating, what would go wrong with requests like this one (`fusion doctor`)."""
+        ...
+
+    def prompt_tokens(self, request: Request) -> int | None:
+        """Return how many tokens the prompt has; None when that cannot be known without asking."""
+        ...
+
+    def memory_bytes(self, request: Request) -> int | None:
+        """Return an estimate of the memory that answering needs here; None when it is needed elsewhere."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back connections, memory and processes; may be called twice, and the engine used again."""
+        ...
 
 
 @runtime_checkable
@@ -68,4 +124,16 @@ class Fuser(Protocol):
 
     def fuse(self, table: PredictionTable, selection: Selection) -> Decision:
         """Fuse every row; agents outside the selection have no influence."""
+        ...
+
+
+@runtime_checkable
+class SettlingFuser(Fuser, Protocol):
+    """A fuser that can tell, before all answers are in, that the missing ones cannot change its answer."""
+
+    def settled(self, table: PredictionTable, selection: Selection, pending: BoolArray) -> BoolArray:
+        """Return bool [N]: whatever the agents in `pending`, bool [N, M], say, `fuse` would answer the same.
+
+        Pending agents count as abstaining in `table`.
+        """
         ...

@@ -9,23 +9,23 @@ Shape suffixes, in the order in which axes appear:
 Units: probability in [0, 1]; log-probability in nats; seconds; USD per million tokens.
 """
 
-import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from fusion._spec_text import MAX_DEPTH, NAME, Reader, plain, systems, write
+from fusion._spec_text import JsonScalar as JsonScalar
+from fusion._spec_text import Param as Param
 from fusion.errors import InvalidSpec
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.integer]
 FloatArray = npt.NDArray[np.floating]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-JsonScalar = None | bool | int | float | str
-Param = JsonScalar | list["Param"]
 
 Sees = Literal["history", "question", "answers", "labels"]
 """What a selector may look at when it selects: nothing of the question at hand (`history`), the
@@ -61,6 +61,138 @@ class Question:
     label: int | None = None
     category: str = ""
     meta: Mapping[str, Json] = field(default_factory=dict)
+
+
+Status = Literal[
+    "ok",
+    "truncated",
+    "empty",
+    "refused",
+    "timeout",
+    "rate_limited",
+    "http_error",
+    "engine_error",
+    "cancelled",
+    "over_budget",
+]
+"""How one call ended. `ok`, `truncated` (cut at the token limit), `empty` and `refused` are final; the others are
+asked again when a recording goes on."""
+
+FINAL: frozenset[Status] = frozenset({"ok", "truncated", "empty", "refused"})
+
+_SPEAKING: frozenset[Status] = frozenset({"ok", "truncated"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Tokens of one call; None where the engine does not say.
+
+    Args:
+        tokens_in: Tokens read, cached ones included.
+        tokens_out: Tokens written, reasoning included.
+        tokens_cached: Of those read, how many came from the server's cache.
+        tokens_reasoning: Of those written, how many were reasoning.
+    """
+
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    tokens_cached: int | None = None
+    tokens_reasoning: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One question put to one model: everything that can change the answer except the engine itself.
+
+    Every field is part of the record's key; a field added here must be added there (`fusion.agents` says where).
+
+    Args:
+        question_id: Id of the question.
+        messages: The conversation to continue, the agent's system prompt included.
+        continuations: Texts to score instead of generating one; empty to generate.
+        scoring: By what means the engine scores them (its `scoring` named it); "" to generate.
+        model: Name or path of the model.
+        revision: Commit, branch or tag of the model; None for its default.
+        adapter: Name or path of the adapter; None for none.
+        template: Chat template as Jinja text; None for the model's own; "" for none: plain text.
+        temperature: 0 takes the likeliest token.
+        top_p: Share of the probability mass to sample from, in (0, 1].
+        top_k: Number of tokens to sample from; None for all.
+        max_tokens: Most tokens to write, at least 1.
+        stop: Texts at which writing stops.
+        sample: Number of the draw, from 0.
+        seed: Of the draw; None when nothing is drawn.
+        extra: Further fields for the engine, as JSON.
+    """
+
+    question_id: str
+    messages: tuple[Message, ...]
+    continuations: tuple[str, ...] = ()
+    scoring: str = ""
+    model: str = ""
+    revision: str | None = None
+    adapter: str | None = None
+    template: str | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    sample: int = 0
+    seed: int | None = None
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """What came back from one call. A failure is a status, never text.
+
+    Args:
+        status: How it ended.
+        text: The answer; of a scored request the likeliest continuation. "" unless status is ok or truncated.
+        option_logprobs: Log-probability of each continuation after the prompt, in nats; None when generated.
+        reasoning: What the model thought before it answered; not part of the text.
+        usage: Tokens.
+        seconds: From sending to the end, retries and waits included.
+        finish_reason: The engine's own word for why it stopped.
+        detail: What went wrong, for people; never reaches a fuser.
+        attempts: Times the request was sent.
+        served_by: What the server says that answered: model name, system fingerprint.
+
+    Raises:
+        ValueError: When a failure carries text or log-probabilities.
+    """
+
+    status: Status
+    text: str = ""
+    option_logprobs: tuple[float, ...] | None = None
+    reasoning: str = ""
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    finish_reason: str = ""
+    detail: str = ""
+    attempts: int = 1
+    served_by: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in _SPEAKING and (self.text or self.option_logprobs is not None):
+            raise ValueError(f"a completion of status {self.status} must not carry an answer, got {self.text!r}")
+        if self.status == "ok" and not self.text.strip():
+            raise ValueError("a completion without text has the status empty or truncated, not ok")
+
+
+class Finding(NamedTuple):
+    """What an examination of an agent found.
+
+    Attributes:
+        level: "error" when asking it would fail, "warning" when the answers may not be what was meant.
+        what: What is wrong.
+        remedy: How to mend it.
+    """
+
+    level: Literal["error", "warning", "note"]
+    what: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +272,7 @@ class Spec:
         Raises:
             InvalidSpec: When the text is not of that form; the message points at the place.
         """
-        reader = _Reader(text)
+        reader = Reader(text)
         name, params = reader.spec()
         reader.end()
         return cls(name, params)
@@ -158,9 +290,9 @@ class Spec:
         if not isinstance(params, dict):
             raise InvalidSpec(f"params of {name!r} must be an object, got {params!r}")
         for word in (name, *params):
-            if not _NAME.fullmatch(word):
+            if not NAME.fullmatch(word):
                 raise InvalidSpec(f"a name is a letter, then letters, digits and dashes, such as top_k; got {word!r}")
-        return cls(_plain(name), {_plain(key): _as_param(item) for key, item in params.items()})
+        return cls(plain(name), {plain(key): _as_param(item) for key, item in params.items()})
 
     def to_json(self) -> dict[str, Json]:
         """Return {"name": ..., "params": {...}}."""
@@ -169,7 +301,7 @@ class Spec:
     def __str__(self) -> str:
         if not self.params:
             return self.name
-        return f"{self.name}({', '.join(f'{key}={_write(value)}' for key, value in self.params.items())})"
+        return f"{self.name}({', '.join(f'{key}={write(value)}' for key, value in self.params.items())})"
 
     def __hash__(self) -> int:
         # Equal specs may be written differently: 1 == 1.0, and the order of parameters does not count.
@@ -212,142 +344,18 @@ class System:
         Raises:
             InvalidSpec: When one of them cannot be read.
         """
-        reader = _Reader(text)
-        systems = list(_systems(reader))
-        return tuple(cls(*(Spec(*part) for part in pair)) for pair in systems)
+        reader = Reader(text)
+        pairs = list(systems(reader))
+        return tuple(cls(*(Spec(*part) for part in pair)) for pair in pairs)
 
     def __str__(self) -> str:
         return f"{self.selector}+{self.fuser}"
 
 
-def _systems(reader: "_Reader") -> Iterator[tuple[tuple[str, dict[str, Param]], tuple[str, dict[str, Param]]]]:
-    while True:
-        first = reader.spec()
-        yield (first, reader.spec()) if reader.take("+") else (("all_agents", {}), first)
-        if not reader.take(","):
-            reader.end()
-            return
-
-
-_NAME = re.compile(r"[A-Za-z_][\w-]*")
-_WORD = re.compile(r"[^\s,()\[\]=\"']+")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"' + r"|'((?:[^'\\]|\\.)*)'")
-_CONSTANTS: dict[str, JsonScalar] = {"true": True, "false": False, "none": None, "null": None}
-_MAX_DEPTH = 20
-"""Lists within lists beyond this are refused, long before the interpreter's stack would overflow."""
-
-
-class _Reader:
-    """Recursive-descent reader of the textual forms above."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
-
-    def spec(self) -> tuple[str, dict[str, Param]]:
-        name = _plain(self.match(_NAME, "the name of a method").group())
-        params: dict[str, Param] = {}
-        if self.take("("):
-            while not self.take(")"):
-                key = _plain(self.match(_NAME, "a parameter's name").group())
-                self.expect("=")
-                if key in params:
-                    raise self.wrong(f"parameter {key!r} only once")
-                params[key] = self.value()
-                if not self.take(","):
-                    self.expect(")")
-                    break
-        return name, params
-
-    def value(self, depth: int = 0) -> Param:
-        if self.take("["):
-            if depth == _MAX_DEPTH:
-                raise self.wrong(f"at most {_MAX_DEPTH} lists within each other")
-            items: list[Param] = []
-            while not self.take("]"):
-                items.append(self.value(depth + 1))
-                if not self.take(","):
-                    self.expect("]")
-                    break
-            return items
-        self.skip()
-        quoted = _QUOTED.match(self.text, self.at)
-        if quoted:
-            self.at = quoted.end()
-            return re.sub(r"\\(.)", r"\1", quoted.group(1) if quoted.group(1) is not None else quoted.group(2))
-        return _scalar(self.match(_WORD, "a value").group())
-
-    def skip(self) -> None:
-        while self.at < len(self.text) and self.text[self.at].isspace():
-            self.at += 1
-
-    def take(self, symbol: str) -> bool:
-        self.skip()
-        found = self.text.startswith(symbol, self.at)
-        self.at += found
-        return found
-
-    def expect(self, symbol: str) -> None:
-        if not self.take(symbol):
-            raise self.wrong(repr(symbol))
-
-    def match(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
-        self.skip()
-        found = pattern.match(self.text, self.at)
-        if not found:
-            raise self.wrong(what)
-        self.at = found.end()
-        return found
-
-    def end(self) -> None:
-        self.skip()
-        if self.at < len(self.text):
-            raise self.wrong("the end")
-
-    def wrong(self, expected: str) -> InvalidSpec:
-        rest = self.text[self.at :]
-        got = repr(_shortened(rest)) if rest else "the end of the text"
-        return InvalidSpec(
-            f"cannot read {_shortened(self.text, 200)!r}: expected {expected} at character {self.at + 1}, got {got}; "
-            "write for example top_k(k=3)+weighted_vote(weights=power)"
-        )
-
-
-def _plain(name: str) -> str:
-    return name.replace("-", "_")
-
-
-def _shortened(text: str, most: int = 40) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
-def _scalar(word: str) -> JsonScalar:
-    if word.lower() in _CONSTANTS:
-        return _CONSTANTS[word.lower()]
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return word
-
-
-def _write(value: Param) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(_write(item) for item in value)}]"
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        plain = _WORD.fullmatch(value) is not None and _scalar(value) == value
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return value if plain else f'"{escaped}"'
-    return repr(value)
-
-
 def _as_param(value: Json, depth: int = 0) -> Param:
-    if isinstance(value, dict) or (isinstance(value, list) and depth == _MAX_DEPTH):
+    if isinstance(value, dict) or (isinstance(value, list) and depth == MAX_DEPTH):
         raise InvalidSpec(
-            f"a parameter must be a number, word or list (at most {_MAX_DEPTH} within each other), "
+            f"a parameter must be a number, word or list (at most {MAX_DEPTH} within each other), "
             f"got {reprlib.repr(value)}"
         )
     return [_as_param(item, depth + 1) for item in value] if isinstance(value, list) else value

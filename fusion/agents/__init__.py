@@ -1,5 +1,6 @@
-"""Who answers."""
+"""Who answers: agents, the pools they form, and engines (a plug-in package)."""
 
-from fusion.agents._pool import Agent, AgentPool
+from fusion.agents._agent import Agent
+from fusion.agents._pool import AgentPool
 
 __all__ = ["Agent", "AgentPool"]

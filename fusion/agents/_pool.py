@@ -1,27 +1,13 @@
-"""Agents and the pools they form."""
+"""Pools of agents."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Self, get_type_hints
 
-from fusion.errors import ConfigError, UnknownName
-from fusion.schema import Json
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Agent:
-    """One member of a pool.
-
-    Args:
-        name: Unique in the pool; the name of its column in a table.
-        input_price: USD per million tokens read; None when unknown.
-        output_price: USD per million tokens written; None when unknown.
-    """
-
-    name: str
-    input_price: float | None = None
-    output_price: float | None = None
+from fusion.agents._agent import Agent
+from fusion.errors import ConfigError, UnknownName, suggest
+from fusion.schema import Json, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +59,13 @@ class AgentPool:
         Raises:
             ConfigError: When `value` is anything else.
         """
-        # Costs 0.1 s to import, and only reading needs it.
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            agents = TypeAdapter(tuple[Agent, ...]).validate_json(json.dumps(value), strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the list"
-            raise ConfigError(
-                f'expected a list of agents, {{"name": ..., "input_price": ..., "output_price": ...}}; '
-                f"{place}: {first['msg']}, got {first['input']!r}"
-            ) from error
-        return cls(agents)
+        if not isinstance(value, list):
+            raise ConfigError(f"expected a list of agents, {_FORM}, got {value!r}")
+        return cls(tuple(_agent(row, str(i)) for i, row in enumerate(value)))
 
     def to_json(self) -> list[Json]:
-        """Return one object per agent."""
-        return [
-            {"name": agent.name, "input_price": agent.input_price, "output_price": agent.output_price}
-            for agent in self.agents
-        ]
+        """Return one object per agent with the fields that differ from their defaults."""
+        return [_changed_fields(agent) for agent in self.agents]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,3 +77,45 @@ class AgentPool:
 
     def __iter__(self) -> Iterator[Agent]:
         return iter(self.agents)
+
+
+_FORM = '{"name": ..., "engine": ..., "model": ...}'
+
+
+def _agent(row: Json, place: str) -> Agent:
+    if not isinstance(row, dict) or "name" not in row:
+        raise ConfigError(f"expected a list of agents, {_FORM}; {place}: an agent has a name, got {row!r}")
+    known = [field.name for field in fields(Agent)]
+    values: dict[str, Any] = {}
+    for key, value in row.items():
+        if key not in known:
+            raise ConfigError(f"{place}: an agent has no field {key!r}{suggest(key, known)}")
+        if key == "engine":
+            values[key] = None if value is None else Spec.from_json(value)
+        elif key == "extra":
+            values[key] = value
+        else:
+            values[key] = _checked(key, value, place)
+    return Agent(**values)
+
+
+def _checked(key: str, value: Json, place: str) -> object:
+    # pydantic costs 0.1 s to import, and only reading needs it.
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter: TypeAdapter[object] = TypeAdapter(get_type_hints(Agent)[key])
+    try:
+        return adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise ConfigError(f"expected a list of agents, {_FORM}; {place}.{key}: {message}, got {value!r}") from error
+
+
+def _changed_fields(agent: Agent) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for field in fields(agent):
+        value = getattr(agent, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if value != default:
+            found[field.name] = value.to_json() if isinstance(value, Spec) else value
+    return found
