@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,13 +13,15 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from fusion.agents import AgentPool
-from fusion.data import PredictionTable
+from fusion._background import background
+from fusion.agents import AgentPool, Asker, Engines, RecordStore
+from fusion.data import FreeForm, PredictionTable, Reader, make_question
 from fusion.discovery import build, names, spec_of
 from fusion.errors import FusionError, InputError, InvalidSpec, UnknownName, UsageError
 from fusion.files import replacing, write_text
+from fusion.live import Answer, Limits, Round, summarise
 from fusion.protocols import Fuser, Selector
-from fusion.schema import BoolArray, Decision, Json, Sees, Selection, Spec, System
+from fusion.schema import BoolArray, Decision, Json, Question, Sees, Selection, Spec, System
 
 FORMAT = "fusion.ensemble/1"
 
@@ -63,6 +66,9 @@ class Ensemble:
         self.pool = pool if isinstance(pool, AgentPool) else AgentPool.of(pool)
         self.selector = _selector(selector)
         self.fuser = _fuser(fuser)
+        self._engines: Engines | None = None
+        self._asker: Asker | None = None
+        self._store: RecordStore | None = None
 
     def __repr__(self) -> str:
         return f"Ensemble({len(self.pool)} agents, {self.system})"
@@ -97,6 +103,93 @@ class Ensemble:
         selection, asked_NM = ask(self.selector, table)
         decision = self.fuser.fuse(table.blind(), selection)
         return Replay(decision, selection, asked_NM)
+
+    def answer(
+        self,
+        question: Question | str,
+        *,
+        options: Sequence[str] = (),
+        reader: Reader | None = None,
+        limits: Limits | None = None,
+        store: RecordStore | None = None,
+    ) -> Answer:
+        """Ask the agents one question now, and settle their answers; see `aanswer`."""
+        return background.run(self.aanswer(question, options=options, reader=reader, limits=limits, store=store))
+
+    async def aanswer(
+        self,
+        question: Question | str,
+        *,
+        options: Sequence[str] = (),
+        reader: Reader | None = None,
+        limits: Limits | None = None,
+        store: RecordStore | None = None,
+    ) -> Answer:
+        """Ask the agents one question now, and settle their answers.
+
+        Agents are asked at the same time. Those that fail abstain; once the fuser can tell that the missing answers
+        cannot change its own, their calls are cancelled. Replaying the answer's `table` gives the same decision.
+
+        Args:
+            question: A task's question, or any text.
+            options: What to choose from, where `question` is a text.
+            reader: Reads what the agents write: the question's task; by default the letter of an option, or the text.
+            limits: Quorum, deadline, cost.
+            store: Where answers are looked up, so that nothing is asked twice, and kept.
+
+        Raises:
+            NoQuorum: When too few agents answer; lists what happened to each.
+            UsageError: When the pool is only on record, or the selector reads labels.
+            NotFitted: When selector or fuser must be fitted first.
+        """
+        started = time.monotonic()
+        if isinstance(question, str):
+            question = make_question(question, options=options)
+        elif options:
+            raise UsageError("options belong to a question given as text; a Question has its own")
+        if self._engines is None:
+            self._engines = Engines(self.pool)
+        if self._asker is None or store is not self._store:
+            self._asker, self._store = Asker(self._engines, store), store
+        asking = Round(
+            pool=self.pool,
+            engines=self._engines,
+            asker=self._asker,
+            question=question,
+            reader=reader or FreeForm(),
+            limits=limits or Limits(),
+            store=store,
+        )
+        adaptive = self.selector.sees == "answers"
+        table, _, decision = await asking.run(self._choose, self.fuser, adaptive=adaptive)
+        seconds = time.monotonic() - started
+        return summarise(question, asking.members(table), seconds=seconds, table=table, decision=decision)
+
+    def close(self) -> None:
+        """Give back what asking took: connections, models, processes. The ensemble may be used again."""
+        background.run(self.aclose())
+
+    async def aclose(self) -> None:
+        """Give back what asking took, on the event loop that asked."""
+        if self._engines is not None:
+            await self._engines.aclose()
+            self._engines = self._asker = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _choose(self, table: PredictionTable, asked_NM: BoolArray) -> Selection:
+        if self.selector.sees == "labels":
+            raise UsageError(
+                f"{spec_of(self.selector)} reads the right answers, which nobody has for a live question; it is an "
+                "upper bound for fusion bench"
+            )
+        if self.selector.sees != "answers":
+            return _checked(self.selector, self.selector.select(_view(table, self.selector.sees)), table)
+        return _checked(self.selector, self.selector.select(table.blind().revealed(asked_NM)), table)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write everything needed to use the ensemble elsewhere into `folder`.

@@ -41,7 +41,7 @@ class Echo:
 
     Args:
         replies: Texts to choose from; none sends the last message back.
-        delay_s: Seconds before each answer; requests given together wait together.
+        delay_s: Seconds before each answer; requests given together are answered one after another.
         fail_share: Share of the requests that fail.
         fail_status: The status of those.
     """
@@ -66,8 +66,7 @@ class Echo:
     async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Completion], None]:
         """Answer by the script."""
         for index, request in enumerate(requests):
-            if index == 0:
-                await asyncio.sleep(self.delay_s)
+            await asyncio.sleep(self.delay_s)
             yield index, self._answer(request)
 
     async def examine(self, request: Request) -> Sequence[Finding]:

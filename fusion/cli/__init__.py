@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from fusion._version import __version__
-from fusion.cli import bench, compare, config, demo, import_records, listing, rescore
+from fusion.cli import ask, bench, compare, config, demo, import_records, listing, record, rescore
 from fusion.errors import FusionError
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app = typer.Typer(
     epilog="Every command takes --debug (or FUSION_DEBUG=1) for a traceback. Exit codes: 0 done, 1 failed, 2 usage.",
 )
 app.command("demo")(demo.demo)
+app.command("ask")(ask.ask_command)
+app.command("record")(record.record_command)
 app.command("bench")(bench.bench_command)
 app.command("compare")(compare.compare_command)
 app.command("import")(import_records.import_command)

@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+    from rich.progress import TaskID
 
+    from fusion.agents import Progress
     from fusion.evaluation import BenchResult
     from fusion.schema import Json
+
+LINE_SECONDS = 30.0
+"""How often progress is told where there is no terminal to draw on."""
 
 SLOW_SECONDS = 2.0
 """Work that takes longer shows a progress bar."""
@@ -103,3 +108,35 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     finally:
         if shown:
             bar.stop()
+
+
+@contextlib.contextmanager
+def member_progress() -> Iterator[Progress]:
+    """Yield what shows a bar per member on standard error, with failures and time left.
+
+    Where standard error is no terminal, a line per member is written every half minute and at its end.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bars = Bars(*columns, TextColumn("{task.fields[failed]}"), console=console, transient=True)
+    rows: dict[str, TaskID] = {}
+    told_at: dict[str, float] = {}
+
+    def told(agent: str, *, done: int, total: int, failed: int) -> None:
+        lost = f"{failed} failed" if failed else ""
+        if console.is_terminal:
+            if agent not in rows:
+                rows[agent] = bars.add_task(agent[:32], total=total, completed=done, failed=lost)
+            bars.update(rows[agent], completed=done, total=total, failed=lost)
+            return
+        now = time.monotonic()
+        if done == total or now - told_at.setdefault(agent, now) > LINE_SECONDS:
+            told_at[agent] = now
+            sys.stderr.write(f"{agent}: {done} of {total}{', ' if lost else ''}{lost}\n")
+
+    with bars if console.is_terminal else contextlib.nullcontext():
+        yield told

@@ -10,18 +10,23 @@ from fusion._lazy import lazy
 from fusion.data._table import PredictionTable, StrArray, describe_difference
 
 if TYPE_CHECKING:
+    from fusion.data._adhoc import make_question
     from fusion.data._import import FORMATS, import_records, read_table, write_table
     from fusion.data._notes import table_notes
     from fusion.data._order import by_accuracy, name_keys
     from fusion.data._parse import EXTRACTORS, get_extractor
     from fusion.data._rescore import rescore
     from fusion.data._splits import Split, require_disjoint, split
+    from fusion.data._tabulate import Call, FreeForm, Reader, tabulate
     from fusion.data._task import load_task
     from fusion.data._wide import WideLayout, from_pandas, read_wide
 
 _HOMES = {
+    "Call": "fusion.data._tabulate",
     "EXTRACTORS": "fusion.data._parse",
     "FORMATS": "fusion.data._import",
+    "FreeForm": "fusion.data._tabulate",
+    "Reader": "fusion.data._tabulate",
     "Split": "fusion.data._splits",
     "WideLayout": "fusion.data._wide",
     "by_accuracy": "fusion.data._order",
@@ -29,6 +34,7 @@ _HOMES = {
     "get_extractor": "fusion.data._parse",
     "import_records": "fusion.data._import",
     "load_task": "fusion.data._task",
+    "make_question": "fusion.data._adhoc",
     "name_keys": "fusion.data._order",
     "read_table": "fusion.data._import",
     "read_wide": "fusion.data._wide",
@@ -36,13 +42,17 @@ _HOMES = {
     "rescore": "fusion.data._rescore",
     "split": "fusion.data._splits",
     "table_notes": "fusion.data._notes",
+    "tabulate": "fusion.data._tabulate",
     "write_table": "fusion.data._import",
 }
 
 __all__ = [
     "EXTRACTORS",
     "FORMATS",
+    "Call",
+    "FreeForm",
     "PredictionTable",
+    "Reader",
     "Split",
     "StrArray",
     "WideLayout",
@@ -52,6 +62,7 @@ __all__ = [
     "get_extractor",
     "import_records",
     "load_task",
+    "make_question",
     "name_keys",
     "read_table",
     "read_wide",
@@ -59,6 +70,7 @@ __all__ = [
     "rescore",
     "split",
     "table_notes",
+    "tabulate",
     "write_table",
 ]
 

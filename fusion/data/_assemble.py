@@ -71,21 +71,28 @@ class Answer:
 
 
 def assemble(
-    answers: Sequence[Answer], *, questions: Iterable[QuestionInfo], provenance: Mapping[str, Json]
+    answers: Sequence[Answer],
+    *,
+    questions: Iterable[QuestionInfo],
+    provenance: Mapping[str, Json],
+    agents: Sequence[str] | None = None,
+    draws: int = 1,
 ) -> PredictionTable:
     """Put single answers into one table.
 
-    Agents and questions stand in the order of their first appearance. An agent abstains where it has
-    no answer. With several draws `sample_answers` holds all of them and `answers` the first. When
-    every answer comes with log-likelihoods, `probs` is their softmax over the options of the question.
-    Of tokens and seconds the table holds the mean over the draws, and nothing at all when they are
-    unknown for some answer. Open answers become options by `options_from_answers`; the answers that
-    the foreign scorer took for right, or that equal a reference, count as one and the same option.
+    Questions stand in the order of their first appearance, and so do agents unless `agents` lists them. An agent
+    abstains where it has no answer. With several draws `sample_answers` holds all of them and `answers` the first.
+    When every answer comes with log-likelihoods, `probs` is their softmax over the options of the question. Of tokens
+    and seconds the table holds the mean over the draws, and nothing at all when they are unknown for some answer. Open
+    answers become options by `options_from_answers`; the answers that the foreign scorer took for right, or that equal
+    a reference, count as one and the same option.
 
     Args:
         answers: In any order, at most one for each question, agent and draw.
         questions: At least the questions that were answered; one may be told of several times.
         provenance: What the table shall remember of its origin.
+        agents: The columns; by default the agents that answered.
+        draws: Draws that were asked for, where some may be missing.
 
     Raises:
         InvalidTable: When two sources disagree on a question, an answer occurs twice, or the right answer
@@ -93,9 +100,9 @@ def assemble(
     """
     infos = _merged(questions)
     rows = {info.id: n for n, info in enumerate(infos)}
-    agents = tuple(dict.fromkeys(answer.agent for answer in answers))
+    agents = tuple(dict.fromkeys(answer.agent for answer in answers) if agents is None else agents)
     columns = {agent: m for m, agent in enumerate(agents)}
-    num_draws = 1 + max((answer.sample for answer in answers), default=0)
+    num_draws = max(draws, 1 + max((answer.sample for answer in answers), default=0))
     placed: dict[tuple[int, int, int], Answer] = {}
     for answer in answers:
         cell = (rows[answer.question_id], columns[answer.agent], answer.sample)

@@ -97,9 +97,14 @@ class Musr:
         Raises:
             UsageError: When `logprobs` does not have one number per option.
         """
-        if len(logprobs) == len(question.options):
-            logprobs = np.asarray(logprobs) / [len(option) for option in question.options]
-        return float(best_option(logprobs, question) == question.label)
+        return float(best_option(self.adjusted(logprobs, question), question) == question.label)
+
+    def adjusted(self, logprobs: Sequence[float] | FloatArray, question: Question) -> Sequence[float] | FloatArray:
+        """Return the log-probabilities per character of the options' texts, which are what is compared."""
+        if len(logprobs) != len(question.options):
+            return logprobs
+        adjusted_K: FloatArray = np.asarray(logprobs) / [len(option) for option in question.options]
+        return adjusted_K
 
     def _question(self, row: Row, question_id: str, subset: str) -> Question:
         options = _options(row["choices"], question_id)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fusion.evaluation._compare import CompareResult, compare, read_run
     from fusion.evaluation._config import BenchConfig, Prices
     from fusion.evaluation._result import BenchResult, PairedResult, SystemResult
-    from fusion.evaluation._run import versions
+    from fusion.stopwatch import versions
 
 _HOMES = {
     "DEFAULT_SYSTEMS": "fusion.evaluation._bench",
@@ -26,7 +26,7 @@ _HOMES = {
     "bench": "fusion.evaluation._bench",
     "compare": "fusion.evaluation._compare",
     "read_run": "fusion.evaluation._compare",
-    "versions": "fusion.evaluation._run",
+    "versions": "fusion.stopwatch",
 }
 
 __all__ = [

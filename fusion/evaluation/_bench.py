@@ -14,10 +14,10 @@ from fusion.ensemble import Ensemble, Replay
 from fusion.errors import InvalidTable, TableMismatch, UsageError
 from fusion.evaluation._baselines import BEST_PER_CATEGORY, BEST_SINGLE, ORACLE, Cost, Plan, plan
 from fusion.evaluation._result import BenchResult, Outcomes, PairedResult, Role, SystemResult, digits, gold_marks
-from fusion.evaluation._run import Stopwatch
 from fusion.evaluation._verdict import verdict
 from fusion.schema import BoolArray, IntArray, System
 from fusion.significance import accuracy_interval, holm, paired_difference
+from fusion.stopwatch import Stopwatch
 
 DEFAULT_SYSTEMS = "all_agents+weighted_vote, all_agents+vote, top_k(k=3)+weighted_vote"
 

@@ -93,6 +93,33 @@ def shares(weights_NK: FloatArray) -> FloatArray:
     return np.asarray(shares_NK, dtype=np.float32)
 
 
+def settled(
+    table: PredictionTable, selection: Selection, pending: BoolArray, weights: FloatArray | None = None
+) -> BoolArray:
+    """Return bool [N], whether the lead is larger than what the pending agents can still do to it.
+
+    They may back the runner-up, an option that nobody has named yet, or, where their weight is negative, the leader.
+
+    Args:
+        table: The votes so far; pending agents abstain.
+        selection: Whose votes count.
+        pending: bool [N, M], agents whose votes are still to come.
+        weights: float [M] or [N, M]; by default every vote weighs 1.
+    """
+    counted = tally(table.answers, selection.mask & ~pending, table.max_options, weights)
+    scores_NK = np.where(counted.backed, counted.scores, -np.inf)
+    rows = np.arange(len(table))
+    leader_N = scores_NK.argmax(axis=1)
+    lead_N = scores_NK[rows, leader_N]
+    scores_NK[rows, leader_N] = -np.inf
+    weights_NM = np.broadcast_to(np.float64(1) if weights is None else weights, pending.shape)
+    open_NM = pending & selection.mask
+    swing_N = (np.abs(weights_NM) * open_NM).sum(axis=1)
+    margin_N = lead_N - np.maximum(scores_NK.max(axis=1), 0)
+    settled_N: BoolArray = (margin_N > swing_N + _TIE * (counted.cast + swing_N)) | ~open_NM.any(axis=1)
+    return settled_N
+
+
 def decide(
     table: PredictionTable,
     selection: Selection,

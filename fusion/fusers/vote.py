@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from fusion.data import PredictionTable
-from fusion.fusers._votes import decide, ranking
-from fusion.schema import Decision, FloatArray, Selection
+from fusion.fusers._votes import decide, ranking, settled
+from fusion.schema import BoolArray, Decision, FloatArray, Selection
 
 
 @dataclass(kw_only=True)
@@ -46,6 +46,10 @@ class Vote:
         if self.agents_:
             table.require_agents(self.agents_)
         return decide(table, selection, ranking(self.accuracies_, table.num_agents))
+
+    def settled(self, table: PredictionTable, selection: Selection, pending: BoolArray) -> BoolArray:
+        """Return bool [N], True where the pending agents cannot change the plurality."""
+        return settled(table, selection, pending)
 
 
 __all__ = ["Vote"]

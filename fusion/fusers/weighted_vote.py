@@ -27,8 +27,16 @@ from typing import Literal, Self
 import numpy as np
 
 from fusion.data import PredictionTable
-from fusion.fusers._votes import accuracy_when_answering, best_power, decide, not_fitted, num_wrong_options, ranking
-from fusion.schema import Decision, FloatArray, Selection
+from fusion.fusers._votes import (
+    accuracy_when_answering,
+    best_power,
+    decide,
+    not_fitted,
+    num_wrong_options,
+    ranking,
+    settled,
+)
+from fusion.schema import BoolArray, Decision, FloatArray, Selection
 
 POWERS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0)
 
@@ -77,17 +85,30 @@ class WeightedVote:
             NotFitted: Before fit.
             TableMismatch: When the agents are not those of fit.
         """
+        weights = self._weights(table)
+        ranked_M = ranking(self.accuracies_, table.num_agents)
+        return decide(table, selection, ranked_M, weights, log_odds=self.weights == "log_odds")
+
+    def settled(self, table: PredictionTable, selection: Selection, pending: BoolArray) -> BoolArray:
+        """Return bool [N], True where the pending agents cannot change the weighted plurality.
+
+        Raises:
+            NotFitted: Before fit.
+        """
+        return settled(table, selection, pending, self._weights(table))
+
+    def _weights(self, table: PredictionTable) -> FloatArray:
+        """Return the weights, float64 [M] or, as log odds, [N, M]."""
         if self.competence_ is None:
             raise not_fitted(self)
         table.require_agents(self.agents_)
-        ranked_M = ranking(self.accuracies_, table.num_agents)
-        if self.weights == "log_odds":
-            odds_M = np.log(self.competence_) - np.log1p(-self.competence_)
-            # One option leaves nothing to decide; two is the least for which the term is defined.
-            num_wrong_N = self.num_wrong_ or np.maximum(table.num_options.astype(np.float64), 2) - 1
-            weights_NM = odds_M + np.log(num_wrong_N * np.ones(len(table)))[:, None]
-            return decide(table, selection, ranked_M, weights_NM, log_odds=True)
-        return decide(table, selection, ranked_M, self.competence_**self.power_)
+        if self.weights != "log_odds":
+            return np.asarray(self.competence_**self.power_)
+        odds_M = np.log(self.competence_) - np.log1p(-self.competence_)
+        # One option leaves nothing to decide; two is the least for which the term is defined.
+        num_wrong_N = self.num_wrong_ or np.maximum(table.num_options.astype(np.float64), 2) - 1
+        weights_NM: FloatArray = odds_M + np.log(num_wrong_N * np.ones(len(table)))[:, None]
+        return weights_NM
 
 
 __all__ = ["WeightedVote"]

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from fusion._version import __version__
 from fusion.schema import RunRecord
 
 _PACKAGES = ("numpy", "scipy", "pyarrow", "pandas")
+_WHEN_USED = ("httpx", "torch", "transformers", "peft", "vllm", "ray")
 
 
 class Stopwatch:
@@ -28,7 +30,7 @@ class Stopwatch:
             command=command,
             tables=tables,
             versions=versions(),
-            commit=_commit(Path(__file__).parents[2]),
+            commit=_commit(Path(__file__).parents[1]),
             hardware=f"{platform.machine()}, {os.cpu_count()} cores",
             started=self.started.isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - self._start, 3),
@@ -38,7 +40,7 @@ class Stopwatch:
 def versions() -> dict[str, str]:
     """Return the versions of fusion, Python and the packages that compute."""
     found = {"fusion": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *(name for name in _WHEN_USED if name in sys.modules)):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -1,0 +1,96 @@
+"""A limit on what may be spent, held before anything is sent."""
+
+from collections.abc import Sequence
+
+from fusion.agents._agent import Agent
+from fusion.agents._pool import AgentPool
+from fusion.errors import ConfigError
+from fusion.schema import Request, Usage
+
+_PER_MESSAGE = 16
+"""Tokens that a chat template may add to a message."""
+
+
+class Budget:
+    """Keeps the sum of what was spent and what calls in flight may still cost below a limit.
+
+    What a call may cost at most: no tokeniser makes more tokens of a text than it has bytes, and no more than
+    `max_tokens` are written. What it did cost replaces that when it ends; where the server does not say, the most
+    counts.
+
+    Args:
+        pool: Agents with prices.
+        limit: USD; None for no limit.
+
+    Raises:
+        ConfigError: When there is a limit and an agent has no prices.
+    """
+
+    def __init__(self, pool: AgentPool, limit: float | None) -> None:
+        self.limit = limit
+        self.spent = 0.0
+        self._reserved = 0.0
+        if limit is None:
+            return
+        if limit < 0:
+            raise ConfigError(f"max_cost must be at least 0, got {limit}")
+        unpriced = [agent.name for agent in pool if None in agent.prices]
+        if unpriced:
+            raise ConfigError(
+                f"a limit on the cost needs every agent's prices, and {', '.join(unpriced)} has none; give "
+                "input_price and output_price, USD per million tokens (0 for a model of your own)"
+            )
+
+    @property
+    def reason(self) -> str:
+        """What to say of a call that was not made."""
+        return f"not asked: {self.spent:.6f} of {self.limit} USD are spent, and it might have cost more than the rest"
+
+    def set_aside(self, agent: Agent, requests: Sequence[Request]) -> int:
+        """Reserve the most that requests may cost, in order, and return how many of them fit."""
+        if self.limit is None:
+            return len(requests)
+        for count, request in enumerate(requests):
+            most = most_usd(agent, request)
+            if self.spent + self._reserved + most > self.limit:
+                return count
+            self._reserved += most
+        return len(requests)
+
+    def settle(self, agent: Agent, request: Request, usage: Usage | None) -> None:
+        """Replace a reservation by what the call cost; `usage` is None when it was not sent."""
+        if self.limit is None:
+            return
+        most = most_usd(agent, request)
+        self._reserved = max(self._reserved - most, 0.0)
+        if usage is not None:
+            cost = usd(agent, usage)
+            self.spent += most if cost is None else cost
+
+
+def usd(agent: Agent, usage: Usage) -> float | None:
+    """Return the price of a call in USD; None when prices or tokens are unknown."""
+    if agent.input_price is None or agent.output_price is None:
+        return None
+    if usage.tokens_in is None or usage.tokens_out is None:
+        return None
+    return (usage.tokens_in * agent.input_price + usage.tokens_out * agent.output_price) / 1e6
+
+
+def most_usd(agent: Agent, request: Request) -> float:
+    """Return the most that a call can cost in USD, every continuation scored in a call of its own."""
+    read = sum(len(message.content.encode()) + _PER_MESSAGE for message in request.messages)
+    texts = [len(text.encode()) + 1 for text in request.continuations]
+    tokens_in = read * max(len(texts), 1) + sum(texts)
+    tokens_out = max(len(texts), 1) if texts else request.max_tokens
+    return (tokens_in * (agent.input_price or 0) + tokens_out * (agent.output_price or 0)) / 1e6
+
+
+def sum_usage(usages: Sequence[Usage]) -> Usage:
+    """Return the sums; a field that some usage does not know is None, but for cached and reasoning tokens."""
+    sums: dict[str, int | None] = {}
+    for name in ("tokens_in", "tokens_out", "tokens_cached", "tokens_reasoning"):
+        known = [value for usage in usages if (value := getattr(usage, name)) is not None]
+        whole = name in ("tokens_cached", "tokens_reasoning") or len(known) == len(usages)
+        sums[name] = sum(known) if known and whole else None
+    return Usage(**sums)

@@ -1,0 +1,117 @@
+"""fusion ask: one question to an ensemble, now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fusion.ensemble import Ensemble
+    from fusion.live import Answer
+
+
+def ask_command(
+    question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    ensemble: Annotated[
+        Path | None, typer.Option(help="Folder of a saved ensemble; its agents must have engines.")
+    ] = None,
+    pool: Annotated[Path | None, typer.Option(help="Pool file (YAML) instead.", envvar="FUSION_POOL")] = None,
+    system: Annotated[str, typer.Option(help="With --pool: selector+fuser, or a fuser alone.")] = "vote",
+    option: Annotated[list[str] | None, typer.Option(help="An option to choose from. May be repeated.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Read the answers as this task does, such as gsm8k (default: as they are).")
+    ] = None,
+    quorum: Annotated[
+        str, typer.Option(help="Answers that are needed: a number, or a share such as 0.5 of those asked.")
+    ] = "0.5",
+    deadline: Annotated[float | None, typer.Option(help="Seconds after which late agents are left out.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="USD it may cost at most.", envvar="FUSION_MAX_COST", min=0)
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Folder of a record: nothing in it is asked again, everything new is kept.")
+    ] = None,
+    json: Annotated[str | None, typer.Option(help="Write the answer as JSON to this file; - prints it.")] = None,
+) -> None:
+    """Ask an ensemble one question; its members answer at the same time, and the fuser settles the answer."""
+    import contextlib
+    import sys
+
+    from fusion.agents import RecordStore
+    from fusion.cli._show import working, write_json
+    from fusion.data import load_task
+    from fusion.live import Limits
+
+    text = sys.stdin.read() if question == "-" else question
+    limits = Limits(quorum=_quorum(quorum), deadline_s=deadline, max_cost=max_cost)
+    with contextlib.ExitStack() as stack:
+        members = stack.enter_context(_ensemble(ensemble, pool, system))
+        store = stack.enter_context(RecordStore.open(record)) if record else None
+        with working("asking"):
+            answer = members.answer(
+                text, options=option or (), reader=load_task(task) if task else None, limits=limits, store=store
+            )
+    if json:
+        write_json(answer.to_json(), json)
+    if json != "-":
+        _show(answer)
+
+
+def _ensemble(folder: Path | None, pool: Path | None, system: str) -> Ensemble:
+    from fusion.agents import read_pool
+    from fusion.ensemble import Ensemble
+    from fusion.errors import UsageError
+    from fusion.schema import System
+
+    if folder and not pool:
+        return Ensemble.load(folder)
+    if pool and not folder:
+        chosen = System.parse(system)
+        return Ensemble(read_pool(pool), chosen.selector, chosen.fuser)
+    raise UsageError("give either --ensemble FOLDER or --pool FILE")
+
+
+def _quorum(text: str) -> int | float:
+    from fusion.errors import UsageError
+
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError as error:
+        raise UsageError(f"--quorum is a number of agents, such as 3, or a share, such as 0.5; got {text!r}") from error
+
+
+def _show(answer: Answer) -> None:
+    from rich.table import Table
+
+    from fusion.cli._show import make_console
+
+    shown = Table("agent", "status", "answer", title="members", title_justify="left")
+    for heading in ("tokens", "USD", "seconds"):
+        shown.add_column(heading, justify="right")
+    for member in answer.members:
+        tokens = [count for count in (member.usage.tokens_in, member.usage.tokens_out) if count is not None]
+        shown.add_row(
+            member.agent,
+            member.status if not member.detail else f"{member.status}: {member.detail[:80]}",
+            _one_line(member.answer or "-"),
+            str(sum(tokens)) if tokens else "-",
+            "-" if member.cost is None else f"{member.cost:.6f}",
+            f"{member.seconds:.2f}",
+        )
+    console = make_console()
+    console.print(shown)
+    answered = sum(map(len, answer.votes.values()))
+    cost = "" if answer.cost is None else f", {answer.cost:.6f} USD"
+    typer.echo(
+        f"{answered} of {len(answer.members)} answered, {100 * answer.agreement:.0f} % of these agree, "
+        f"{answer.seconds:.2f} s{cost}"
+    )
+    label = f"{answer.label}. " if answer.label else ""
+    typer.echo(f"answer: {label}{answer.text if answer.text is not None else '(none: everybody abstained)'}")
+
+
+def _one_line(text: str, most: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}..."

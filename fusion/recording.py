@@ -1,0 +1,320 @@
+"""Recording a pool on a task: the questions, the store, the table, and what happened to every member."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from fusion.agents import (
+    Agent,
+    AgentPool,
+    Answerer,
+    Engines,
+    Estimate,
+    Progress,
+    Recorder,
+    Recording,
+    RecordStore,
+    statuses_json,
+    sum_usage,
+    usd,
+)
+from fusion.data import PredictionTable, load_task, tabulate, write_table
+from fusion.discovery import spec_of
+from fusion.errors import InputError, UsageError
+from fusion.files import check_writable, write_text
+from fusion.protocols import Task
+from fusion.schema import FINAL, Completion, Json, Question, RunRecord, Status
+from fusion.stopwatch import Stopwatch
+
+STORE = "answers.sqlite"
+TABLE = "table.parquet"
+RECORD = "record.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordOptions:
+    """What to ask and how much.
+
+    Args:
+        split: Split of the task; by default test, or the task's last.
+        limit: Which questions: a number from the start ("100"), a share of them ("0.1") or a range ("100-200").
+        root: Folder in hub layout to read the questions from; by default the hub.
+        samples: Draws per question, for every agent; by default each agent's own.
+        max_cost: USD that may be spent at most; None for no limit.
+        answerer: Where requests are answered; by default in this process.
+    """
+
+    split: str | None = None
+    limit: str | None = None
+    root: Path | None = None
+    samples: int | None = None
+    max_cost: float | None = None
+    answerer: Answerer | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberRecord:
+    """How one agent did.
+
+    Args:
+        agent: Its name.
+        calls: Calls that the table stands on.
+        recorded: Of these, how many were on record before.
+        statuses: How the calls ended.
+        failed_share: Share of the calls without a final answer.
+        unread_share: Share of the questions without an answer that could be read, failures included.
+        accuracy: Share of all questions answered right; None when the right answers are unknown.
+        tokens_in, tokens_out: Of all final calls; None when the engine does not say.
+        cost: USD; None when prices or tokens are unknown.
+        seconds: Time of all calls one after another.
+        error: Why it could not be asked, or stopped answering; "" when nothing did.
+    """
+
+    agent: str
+    calls: int
+    recorded: int
+    statuses: dict[Status, int]
+    failed_share: float
+    unread_share: float
+    accuracy: float | None
+    tokens_in: int | None
+    tokens_out: int | None
+    cost: float | None
+    seconds: float
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordResult:
+    """What a recording made.
+
+    Args:
+        table: The answers.
+        members: How every agent did, in the pool's order.
+        run: What made it.
+    """
+
+    table: PredictionTable
+    members: tuple[MemberRecord, ...]
+    run: RunRecord
+
+    def to_json(self) -> dict[str, Json]:
+        """Return all but the table."""
+        value = {
+            "format": "fusion.record/1",
+            "questions": len(self.table),
+            "table": self.table.fingerprint,
+            "members": [dataclasses.asdict(member) for member in self.members],
+            "run": dataclasses.asdict(self.run),
+        }
+        plain: dict[str, Json] = json.loads(json.dumps(value, default=str))
+        return plain
+
+
+def record(
+    pool: AgentPool,
+    task: str,
+    out: str | os.PathLike[str],
+    *,
+    options: RecordOptions | None = None,
+    progress: Progress | None = None,
+) -> RecordResult:
+    """Ask every agent of `pool` every question of `task` once, and write the table.
+
+    The folder `out` then holds the store (answers.sqlite), the table (table.parquet) and what happened (record.json).
+    Calling it again asks only what has no final answer yet; agents and samples may have been added since.
+
+    Args:
+        pool: Agents with engines.
+        task: Spec of the task, such as "gsm8k" or "mmlu(num_fewshot=0)".
+        out: The folder; made when it is missing.
+        options: What to ask and how much.
+        progress: Is told of every call that ended.
+
+    Raises:
+        UsageError: When an agent has no engine, the folder holds the record of another task or split, or the limit
+            selects nothing.
+        ConfigError: When there is a limit on the cost and an agent without prices.
+        OutputError: When the folder cannot be written.
+    """
+    return asyncio.run(arecord(pool, task, out, options=options, progress=progress))
+
+
+async def arecord(
+    pool: AgentPool,
+    task: str,
+    out: str | os.PathLike[str],
+    *,
+    options: RecordOptions | None = None,
+    progress: Progress | None = None,
+) -> RecordResult:
+    """Do what `record` does, on the running event loop."""
+    options = options or RecordOptions()
+    watch = Stopwatch()
+    work = _prepare(task, options)
+    pool = _with_samples(pool, options.samples)
+    folder = Path(out)
+    _check_folder(folder, work.command)
+    with RecordStore.open(folder) as store:
+        async with Engines(pool) as engines:
+            recorder = _recorder(pool, engines, store, work, options)
+            recording = await recorder.record(work.questions, progress=progress)
+            calls = list(recorder.calls(recording.plans))
+    provenance: dict[str, Json] = {
+        **work.command,
+        "extractor": work.task.extractor,
+        "statuses": {name: dict(counts) for name, counts in statuses_json(recording).items()},
+        "means": {plan.agent.name: [*sorted(name or "generate" for name in plan.means)] for plan in recording.plans},
+    }
+    draws = max(agent.samples for agent in pool)
+    table = tabulate(work.questions, pool.names, calls, reader=work.task, draws=draws, provenance=provenance)
+    completions: dict[int, list[Completion]] = {}
+    for call in calls:
+        completions.setdefault(call.agent, []).append(call.completion)
+    members = tuple(_member(recording, table, m, agent, completions.get(m, [])) for m, agent in enumerate(pool))
+    command = {**work.command, "pool": pool.to_json()}
+    result = RecordResult(table=table, members=members, run=watch.record(command, {"record": table.fingerprint}))
+    write_table(table, folder / TABLE)
+    write_text(folder / RECORD, json.dumps(result.to_json(), indent=1) + "\n")
+    return result
+
+
+def plan(
+    pool: AgentPool, task: str, out: str | os.PathLike[str], *, options: RecordOptions | None = None
+) -> list[Estimate]:
+    """Return what `record` would still have to ask, agent by agent. No model answers, nothing is written.
+
+    Raises:
+        UsageError: When an agent has no engine, or the limit selects nothing.
+    """
+    options = options or RecordOptions()
+    work = _prepare(task, options)
+    pool = _with_samples(pool, options.samples)
+    _check_folder(Path(out), work.command)
+
+    async def estimated(folder: Path) -> list[Estimate]:
+        with RecordStore.open(folder) as store:
+            async with Engines(pool) as engines:
+                recorder = _recorder(pool, engines, store, work, options)
+                return await recorder.estimate(work.questions)
+
+    if (Path(out) / STORE).exists():
+        return asyncio.run(estimated(Path(out)))
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(estimated(Path(folder)))
+
+
+def take(questions: Sequence[Question], limit: str | None) -> Sequence[Question]:
+    """Return the questions that a limit such as "100", "0.1" or "100-200" leaves.
+
+    Raises:
+        UsageError: When it cannot be read, or leaves none.
+    """
+    if limit is None:
+        return questions
+    if found := re.fullmatch(r"(\d+)-(\d+)", limit):
+        taken = questions[int(found[1]) : int(found[2])]
+    elif re.fullmatch(r"\d+", limit):
+        taken = questions[: int(limit)]
+    elif re.fullmatch(r"0?\.\d+|1\.0*", limit):
+        taken = questions[: round(float(limit) * len(questions))]
+    else:
+        raise UsageError(f"a limit is a number, a share or a range, such as 100, 0.1 or 100-200; got {limit!r}")
+    if not taken:
+        raise UsageError(f"the limit {limit} leaves none of the {len(questions)} questions")
+    return taken
+
+
+@contextlib.contextmanager
+def answerer(executor: str, pool: AgentPool) -> Iterator[Answerer | None]:
+    """Yield where requests are answered: None for this process ("here"), else the workers of an executor.
+
+    Raises:
+        UnknownName: When there is no such executor.
+    """
+    if executor != "here":
+        raise UsageError(f"no executor {executor!r}")
+    yield None
+
+
+class _Work(NamedTuple):
+    task: Task
+    questions: Sequence[Question]
+    command: dict[str, Json]
+
+
+def _prepare(task: str, options: RecordOptions) -> _Work:
+    method = load_task(task)
+    split = options.split or ("test" if "test" in method.splits else method.splits[-1])
+    questions = take(method.load(split, root=options.root), options.limit)
+    command: dict[str, Json] = {
+        "task": str(spec_of(method)),
+        "revision": method.revision,
+        "split": split,
+        "limit": options.limit,
+    }
+    return _Work(method, questions, command)
+
+
+def _with_samples(pool: AgentPool, samples: int | None) -> AgentPool:
+    if samples is None:
+        return pool
+    return AgentPool(tuple(dataclasses.replace(agent, samples=samples) for agent in pool))
+
+
+def _recorder(pool: AgentPool, engines: Engines, store: RecordStore, work: _Work, options: RecordOptions) -> Recorder:
+    return Recorder(
+        pool,
+        engines,
+        store,
+        task=str(work.command["task"]),
+        answerer=options.answerer,
+        max_cost=options.max_cost,
+    )
+
+
+def _check_folder(folder: Path, command: dict[str, Json]) -> None:
+    """Refuse to replace the table of another task; the store itself could hold both."""
+    check_writable(folder / TABLE)
+    try:
+        before = json.loads((folder / RECORD).read_text(encoding="utf-8"))["run"]["command"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / RECORD} is not the record of a run ({error}); give another --out") from error
+    for key in ("task", "split"):
+        if before.get(key) != command[key]:
+            raise UsageError(
+                f"{folder} holds a record of {key} {before.get(key)}, not {command[key]}; give another folder"
+            )
+
+
+def _member(
+    recording: Recording, table: PredictionTable, m: int, agent: Agent, completions: Sequence[Completion]
+) -> MemberRecord:
+    final = [completion for completion in completions if completion.status in FINAL]
+    costs = [usd(agent, completion.usage) for completion in final]
+    usage = sum_usage([completion.usage for completion in final])
+    return MemberRecord(
+        agent=agent.name,
+        calls=len(recording.plans[m].jobs),
+        recorded=recording.recorded[agent.name],
+        statuses=recording.statuses[agent.name],
+        failed_share=recording.failed_share(agent.name),
+        unread_share=float((~table.answered[:, m]).mean()),
+        accuracy=None if table.labels is None else float(table.accuracies[m]),
+        tokens_in=usage.tokens_in,
+        tokens_out=usage.tokens_out,
+        cost=None if None in costs else math.fsum(cost for cost in costs if cost is not None),
+        seconds=sum(completion.seconds for completion in completions),
+        error=recording.errors.get(agent.name, ""),
+    )
