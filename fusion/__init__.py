@@ -9,11 +9,13 @@ from fusion._lazy import lazy
 from fusion._version import __version__
 
 if TYPE_CHECKING:
-    from fusion.agents import Agent, AgentPool
-    from fusion.data import PredictionTable, load_task, read_table
+    from fusion.agents import Agent, AgentPool, RecordStore, read_pool
+    from fusion.data import PredictionTable, load_task, make_question, read_table
     from fusion.ensemble import Ensemble
     from fusion.errors import FusionError
     from fusion.evaluation import BenchOptions, BenchResult, bench, compare
+    from fusion.live import Limits
+    from fusion.recording import RecordOptions, record
     from fusion.schema import Question, Spec, System
 
 _HOMES = {
@@ -23,14 +25,20 @@ _HOMES = {
     "BenchResult": "fusion.evaluation",
     "Ensemble": "fusion.ensemble",
     "FusionError": "fusion.errors",
+    "Limits": "fusion.live",
     "PredictionTable": "fusion.data",
     "Question": "fusion.schema",
+    "RecordOptions": "fusion.recording",
+    "RecordStore": "fusion.agents",
     "Spec": "fusion.schema",
     "System": "fusion.schema",
     "bench": "fusion.evaluation",
     "compare": "fusion.evaluation",
     "load_task": "fusion.data",
+    "make_question": "fusion.data",
+    "read_pool": "fusion.agents",
     "read_table": "fusion.data",
+    "record": "fusion.recording",
 }
 
 __all__ = [
@@ -40,15 +48,21 @@ __all__ = [
     "BenchResult",
     "Ensemble",
     "FusionError",
+    "Limits",
     "PredictionTable",
     "Question",
+    "RecordOptions",
+    "RecordStore",
     "Spec",
     "System",
     "__version__",
     "bench",
     "compare",
     "load_task",
+    "make_question",
+    "read_pool",
     "read_table",
+    "record",
 ]
 
 

@@ -19,7 +19,13 @@ from typing import cast
 from fusion.errors import FusionError, InvalidSpec, UnknownName, suggest
 from fusion.schema import Param, Spec
 
-PLUGINS: Mapping[str, str] = {"agents": "engine", "data": "task", "selectors": "selector", "fusers": "fuser"}
+PLUGINS: Mapping[str, str] = {
+    "agents": "engine",
+    "data": "task",
+    "selectors": "selector",
+    "fusers": "fuser",
+    "executors": "executor",
+}
 """Plug-in packages, and what one of their methods is called."""
 
 

@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt
 
-from fusion.agents import AgentPool, Asker, Budget, Engines, RecordStore, sum_usage, usd
+from fusion.agents import AgentPool, Asker, Budget, Engines, RecordKey, RecordStore, sum_usage, usd
 from fusion.data import Call, PredictionTable, Reader, tabulate
 from fusion.errors import ConfigError, FusionError, NoQuorum, UsageError
 from fusion.protocols import Fuser, SettlingFuser
@@ -163,6 +163,7 @@ class Round:
     limits: Limits
     store: RecordStore | None = None
     calls: dict[tuple[int, int], Completion] = field(default_factory=dict, init=False)
+    keys: dict[tuple[int, int], RecordKey] = field(default_factory=dict, init=False)
 
     async def run(self, choose: Choose, fuser: Fuser, *, adaptive: bool) -> tuple[PredictionTable, Selection, Decision]:
         """Ask whom `choose` wants, until nobody new is wanted, and fuse.
@@ -284,7 +285,8 @@ class Round:
     def _recorded(self, m: int, sample: int, request: Request) -> bool:
         if self.store is None:
             return False
-        digest = self.asker.key(self.pool.agents[m], request).digest
+        key = self.keys[m, sample] = self.asker.key(self.pool.agents[m], request)
+        digest = key.digest
         known = self.store.get([digest]).get(digest)
         if known is None or known.status not in FINAL:
             return False
@@ -295,7 +297,8 @@ class Round:
         agent = self.pool.agents[m]
         self.calls[m, sample] = completion
         if self.store is not None and store:
-            key = self.asker.key(agent, self.asker.request(agent, self.question, sample))
+            # A call that is left out before its key was made is kept under the key that it would have had.
+            key = self.keys.get((m, sample)) or self.asker.key(agent, self.asker.request(agent, self.question, sample))
             self.calls[m, sample] = self.store.put(key, completion, agent=agent.name)
 
     def _leave_out(self, positions: Sequence[int], why: Completion, seconds: float) -> None:

@@ -6,14 +6,20 @@ learned to attributes whose names end with an underscore and returns the method 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
+    from types import TracebackType
 
     from fusion.data import PredictionTable
     from fusion.schema import BoolArray, Completion, Decision, Finding, Json, Question, Request, Sees, Selection
+
+T = TypeVar("T")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 @runtime_checkable
@@ -137,3 +143,55 @@ class SettlingFuser(Fuser, Protocol):
         Pending agents count as abstaining in `table`.
         """
         ...
+
+
+class Results(Iterator[tuple[int, R_co]], Protocol[R_co]):
+    """What a function made of items: (index of the item, result), each index once, in the order in which they end."""
+
+    def close(self) -> None:
+        """Cancel what has not come back; may be called twice, and from another thread than the one that iterates."""
+        ...
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Where work runs: workers that run a function on many items.
+
+    Constructing an executor does nothing; leaving its context ends the workers. Several threads may map at a time.
+    """
+
+    def count(self) -> int:
+        """Return how many items are worked on at a time, at most; what that takes is set up now.
+
+        Raises:
+            FusionError: When there is nowhere to work.
+        """
+        ...
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], *, kind: str = "") -> Results[R]:
+        """Run `function`, from the top level of a module, on every item.
+
+        Items are taken one by one as workers become free, so they may be a generator of any length. An item whose
+        worker is lost is given to another. What the function raises is raised by the iterator, of the same type.
+
+        Args:
+            function: What to run.
+            items: What can be pickled.
+            kind: Items of one kind preferably go to workers that had that kind before: a model they loaded for it is
+                still there. "" for items that any worker does equally well.
+
+        Raises:
+            UsageError: When the function cannot be pickled.
+            FusionError: When there is nowhere to work, or workers are lost over an item again and again.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the workers; may be called twice, and the executor used again."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -23,15 +23,16 @@ from fusion.agents import (
     Recorder,
     Recording,
     RecordStore,
+    RemoteAnswerer,
     statuses_json,
     sum_usage,
     usd,
 )
 from fusion.data import PredictionTable, load_task, tabulate, write_table
-from fusion.discovery import spec_of
-from fusion.errors import InputError, UsageError
+from fusion.discovery import build, spec_of
+from fusion.errors import FusionError, InputError, UsageError
 from fusion.files import check_writable, write_text
-from fusion.protocols import Task
+from fusion.protocols import Executor, Task
 from fusion.schema import FINAL, Completion, Json, Question, RunRecord, Status
 from fusion.stopwatch import Stopwatch
 
@@ -238,12 +239,25 @@ def take(questions: Sequence[Question], limit: str | None) -> Sequence[Question]
 def answerer(executor: str, pool: AgentPool) -> Iterator[Answerer | None]:
     """Yield where requests are answered: None for this process ("here"), else the workers of an executor.
 
+    Args:
+        executor: "here", or the spec of an executor, such as "local" or "ray(num_gpus=1)".
+        pool: Whose requests.
+
     Raises:
         UnknownName: When there is no such executor.
+        InvalidSpec: When it refuses a parameter.
+        FusionError: When it has nowhere to work.
     """
-    if executor != "here":
-        raise UsageError(f"no executor {executor!r}")
-    yield None
+    if executor == "here":
+        yield None
+        return
+    made = build("executors", executor)
+    if not isinstance(made, Executor):
+        raise FusionError(f"executor {executor!r} is a {type(made).__name__}, which lacks part of fusion.protocols")
+    with made:
+        # Nothing is worse than to learn after an hour of planning that there is no cluster.
+        made.count()
+        yield RemoteAnswerer(made, pool)
 
 
 class _Work(NamedTuple):

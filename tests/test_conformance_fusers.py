@@ -20,7 +20,7 @@ from fusion import discovery
 from fusion.data import PredictionTable
 from fusion.ensemble import Ensemble
 from fusion.errors import FusionError, InvalidTable, NotFitted, TableMismatch
-from fusion.protocols import Fuser
+from fusion.protocols import Fuser, SettlingFuser
 from fusion.schema import Decision, Selection, Spec
 
 Make = Callable[[Sequence[str]], Any]
@@ -258,6 +258,30 @@ def check_other_agents(make: Make) -> None:
         same(found, fused(fitted(make, fit), strangers))
 
 
+def check_settled(make: Make) -> None:
+    """A fuser that says so early is right: whatever the pending agents say, its answer stays; all in means settled."""
+    fuser, table = fitted(make), held_out()
+    if not isinstance(fuser, SettlingFuser):
+        return
+    selection, nobody_NM = some(table, 9), np.zeros(table.answers.shape, dtype=bool)
+    assert fuser.settled(table.blind(), selection, nobody_NM).all(), "with nobody pending everything is settled"
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        pending_NM = rng.random(table.answers.shape) < (0.25, 0.5)[seed % 2]
+        so_far = tables.abstaining(table, pending_NM)
+        settled_N = fuser.settled(so_far.blind(), selection, pending_NM)
+        assert settled_N.shape == (len(table),)
+        assert settled_N.dtype == np.bool_
+        expected_N = fused(fuser, so_far, selection).answers
+        # Every answer of every pending agent at once, the same for all of them, and drawn one by one.
+        for say in (*range(table.max_options), *([None] * 12)):
+            said_NM = rng.integers(-1, table.num_options[:, None], table.answers.shape) if say is None else say
+            said_NM = np.minimum(said_NM, table.num_options[:, None] - 1)
+            late = tables.answering(table, np.where(pending_NM, said_NM, so_far.answers))
+            answers_N = fused(fuser, late, selection).answers
+            equal(answers_N[settled_N], expected_N[settled_N])
+
+
 CHECKS: Sequence[Callable[[Make], None]] = (
     check_protocol,
     check_unanimity,
@@ -277,6 +301,7 @@ CHECKS: Sequence[Callable[[Make], None]] = (
     check_spec,
     check_saved_and_loaded,
     check_other_agents,
+    check_settled,
 )
 
 
@@ -470,6 +495,16 @@ class Lopsided(Toy):
         return Decision(answers_N, probs=(np.arange(table.max_options) == (answers_N[:, None] >= 0) - 1).astype(float))
 
 
+class Hasty(Toy):
+    def settled(self, table: PredictionTable, selection: Selection, pending: Any) -> Any:
+        return self.heard(table, selection).any(axis=1)
+
+
+class NeverDone(Toy):
+    def settled(self, table: PredictionTable, selection: Selection, pending: Any) -> Any:
+        return np.zeros(len(table), dtype=bool)
+
+
 BROKEN: Sequence[tuple[type[Toy], Callable[[Make], None]]] = (
     (Narrow, check_protocol),
     (Percentages, check_protocol),
@@ -494,6 +529,8 @@ BROKEN: Sequence[tuple[type[Toy], Callable[[Make], None]]] = (
     (CrashesUnfitted, check_before_fit),
     (Forgetful, check_saved_and_loaded),
     (AnyAgents, check_other_agents),
+    (Hasty, check_settled),
+    (NeverDone, check_settled),
 )
 
 

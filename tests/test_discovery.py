@@ -18,7 +18,7 @@ from fusion.errors import InvalidSpec, UnknownName
 from fusion.schema import Param, Spec
 
 ALL = [(package, name) for package in PLUGINS for name in names(package)]
-VALUES: dict[str, Param] = {"k": 2, "size": 2, "agents": ["a", "b c"]}
+VALUES: dict[str, Param] = {"k": 2, "size": 2, "agents": ["a", "b c"], "table": "answers.csv"}
 """Values for parameters without a default."""
 
 

@@ -404,3 +404,45 @@ def test_parameters_are_checked(text: str) -> None:
 def test_parameters_at_the_edge() -> None:
     assert discovery.build("fusers", "sample_vote(samples=1)") == SampleVote(samples=1)
     assert discovery.build("fusers", "mean_probability(floor=1e-300)") == MeanProbability(floor=1e-300)
+
+
+class TestSettled:
+    """When the votes that are still to come cannot matter; every case can be counted on the fingers."""
+
+    @pytest.mark.parametrize(
+        ("votes", "pending", "expected"),
+        [
+            ([0, 0, 0, 0, -1], [4], True),  # 4 : 0 with one to come
+            ([0, 0, 1, -1, -1], [3, 4], False),  # 2 : 1 with two to come
+            ([0, 0, -1, -1, -1], [2, 3, 4], False),  # a third option may get three
+            ([0, 0, 0, -1, -1], [3, 4], True),  # 3 : 0 with two to come
+            ([0, 0, 1, -1, -1], [4], False),  # 2 : 1 with one to come may tie, and a tie may go the other way
+            ([0, 0, 0, 1, -1], [4], True),  # 3 : 1 with one to come
+            ([-1, -1, -1, -1, -1], [0], False),  # nothing was said yet
+            ([-1, -1, -1, -1, -1], [], True),  # nobody will say anything
+        ],
+    )
+    def test_plain_vote(self, votes: list[int], pending: list[int], expected: bool) -> None:
+        table = by_hand([votes], num_options=[4])
+        pending_NM = np.isin(np.arange(5), pending)[None]
+        assert Vote().settled(table, everyone(table), pending_NM).tolist() == [expected]
+
+    def test_who_is_not_selected_does_not_count(self) -> None:
+        table = by_hand([[0, 1, 1, -1]], num_options=[3])
+        only_first = Selection(np.array([[True, False, False, False]]))
+        assert Vote().settled(table, only_first, np.array([[False, False, False, True]])).all()
+
+    def test_heavy_votes_settle_sooner(self) -> None:
+        """Accuracies after smoothing (right + 1) / (answered + 2): 9/10 and twice 5/10; 0.9 > 0.5 but not > 0.5 + 0.5."""
+        fit = by_hand([[0, 0, 0]] * 4 + [[0, 1, 1]] * 4, labels=[0] * 8, num_options=[2] * 8)
+        fuser = WeightedVote(weights="accuracy").fit(fit, everyone(fit))
+        table = by_hand([[0, -1, -1]], num_options=[2])
+        assert fuser.settled(table, everyone(table), np.array([[False, False, True]])).tolist() == [True]
+        assert fuser.settled(table, everyone(table), np.array([[False, True, True]])).tolist() == [False]
+
+    def test_a_negative_vote_for_the_leader_counts_too(self) -> None:
+        """Log odds of an agent that is right 1 time in 10 with two options: its vote for the leader would hurt it."""
+        fit = by_hand([[0, 1]] * 8, labels=[0] * 8, num_options=[2] * 8)
+        fuser = WeightedVote(weights="log_odds").fit(fit, everyone(fit))
+        table = by_hand([[0, -1]], num_options=[2])
+        assert fuser.settled(table, everyone(table), np.array([[False, True]])).tolist() == [False]

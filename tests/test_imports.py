@@ -66,7 +66,7 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
         _ = fusion.nothing  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("package", ["data", "evaluation"])
+@pytest.mark.parametrize("package", ["agents", "data", "evaluation"])
 def test_lazy_packages_resolve_every_name(package: str) -> None:
     module = __import__(f"fusion.{package}", fromlist=["__all__"])
     for name in module.__all__:

@@ -125,6 +125,17 @@ def test_more_questions_agents_and_samples(tmp_path: Path, sent: list[tuple[str,
     assert not (result.table.sample_answers[:, :, 0] == result.table.sample_answers[:, :, 1]).all()
 
 
+def test_several_samples_are_generated(tmp_path: Path) -> None:
+    """Scores of options are not drawn: an agent that may do either generates when it is to draw."""
+    drawn = agent("a", mode="auto", temperature=1.0, samples=3)
+    result = record(pool(drawn), "micro", tmp_path, options=options())
+    assert result.table.probs is None
+    assert result.table.sample_answers is not None
+    assert len(set(map(tuple, result.table.sample_answers[:, 0].tolist()))) > 3
+    with pytest.raises(ConfigError, match="not drawn"):
+        agent("a", mode="options", temperature=1.0, samples=3)
+
+
 def test_samples_at_temperature_0_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="temperature"):
         record(pool(agent("a")), "micro", tmp_path, options=options(samples=3))

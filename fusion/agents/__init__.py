@@ -8,28 +8,53 @@ from fusion.agents._pool import AgentPool
 
 if TYPE_CHECKING:
     from fusion.agents._budget import Budget, sum_usage, usd
+    from fusion.agents._doctor import Diagnosis, examine_pool
     from fusion.agents._engines import Engines
     from fusion.agents._estimate import Estimate
+    from fusion.agents._key import RecordKey
     from fusion.agents._plan import AgentPlan, Asker
-    from fusion.agents._pool_file import read_pool
+    from fusion.agents._pool_file import is_pool_file, read_pool, show_pool
+    from fusion.agents._pool_schema import pool_schema
     from fusion.agents._record import Answerer, Progress, Recorder, Recording, statuses_json
+    from fusion.agents._remote import RemoteAnswerer
     from fusion.agents._store import RecordStore
+    from fusion.agents._store_gc import Swept, gc_store
+    from fusion.agents._store_parquet import Merged, check_export, export_store, import_store
+    from fusion.agents._store_sql import Tally
+    from fusion.agents._store_verify import Problem, damaged_rows, verify_store
 
 _HOMES = {
     "AgentPlan": "fusion.agents._plan",
     "Answerer": "fusion.agents._record",
     "Asker": "fusion.agents._plan",
     "Budget": "fusion.agents._budget",
+    "Diagnosis": "fusion.agents._doctor",
     "Engines": "fusion.agents._engines",
     "Estimate": "fusion.agents._estimate",
+    "Merged": "fusion.agents._store_parquet",
+    "Problem": "fusion.agents._store_verify",
     "Progress": "fusion.agents._record",
+    "RecordKey": "fusion.agents._key",
     "RecordStore": "fusion.agents._store",
     "Recorder": "fusion.agents._record",
     "Recording": "fusion.agents._record",
+    "RemoteAnswerer": "fusion.agents._remote",
+    "Swept": "fusion.agents._store_gc",
+    "Tally": "fusion.agents._store_sql",
+    "check_export": "fusion.agents._store_parquet",
+    "damaged_rows": "fusion.agents._store_verify",
+    "examine_pool": "fusion.agents._doctor",
+    "export_store": "fusion.agents._store_parquet",
+    "gc_store": "fusion.agents._store_gc",
+    "import_store": "fusion.agents._store_parquet",
+    "is_pool_file": "fusion.agents._pool_file",
+    "pool_schema": "fusion.agents._pool_schema",
     "read_pool": "fusion.agents._pool_file",
+    "show_pool": "fusion.agents._pool_file",
     "statuses_json": "fusion.agents._record",
     "sum_usage": "fusion.agents._budget",
     "usd": "fusion.agents._budget",
+    "verify_store": "fusion.agents._store_verify",
 }
 
 __all__ = [
@@ -39,16 +64,33 @@ __all__ = [
     "Answerer",
     "Asker",
     "Budget",
+    "Diagnosis",
     "Engines",
     "Estimate",
+    "Merged",
+    "Problem",
     "Progress",
+    "RecordKey",
     "RecordStore",
     "Recorder",
     "Recording",
+    "RemoteAnswerer",
+    "Swept",
+    "Tally",
+    "check_export",
+    "damaged_rows",
+    "examine_pool",
+    "export_store",
+    "gc_store",
+    "import_store",
+    "is_pool_file",
+    "pool_schema",
     "read_pool",
+    "show_pool",
     "statuses_json",
     "sum_usage",
     "usd",
+    "verify_store",
 ]
 
 __getattr__ = lazy(__name__, _HOMES)

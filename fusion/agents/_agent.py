@@ -9,8 +9,8 @@ from fusion.errors import ConfigError
 from fusion.schema import Json, Message, Question, Request, Spec
 
 Mode = Literal["auto", "generate", "options"]
-"""How an agent answers a question that has continuations: by scoring them where its engine can (`auto`), never
-(`generate`), or always (`options`)."""
+"""How an agent answers a question that has continuations: by scoring them where its engine can (`auto`; with several
+samples it generates, as scores are not drawn), never (`generate`), or always (`options`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +69,7 @@ class Agent:
             (self.max_tokens >= 1, f"max_tokens must be at least 1, got {self.max_tokens}"),
             (self.samples >= 1, f"samples must be at least 1, got {self.samples}"),
             (self.samples == 1 or self.temperature > 0, "several samples at temperature 0 would all be the same"),
+            (self.samples == 1 or self.mode != "options", "scored options are not drawn; take one sample, or generate"),
             *((price is None or price >= 0, f"prices must be at least 0, got {price}") for price in self.prices),
         )
         broken = [message for holds, message in rules if not holds]

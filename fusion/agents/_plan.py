@@ -67,7 +67,7 @@ class Asker:
             EngineError: When it must score the options and its engine cannot.
         """
         texts = continuations(question)
-        if not texts or agent.mode == "generate":
+        if not texts or not scores(agent):
             return ""
         kind = kind_of(texts)
         if (agent.name, kind) not in self._means:
@@ -84,7 +84,7 @@ class Asker:
     def request(self, agent: Agent, question: Question, sample: int) -> Request:
         """Return what `agent` asks about `question`; `scoring` must have been awaited for its kind."""
         texts = continuations(question)
-        means = self._means.get((agent.name, kind_of(texts)), "") if texts else ""
+        means = self._means.get((agent.name, kind_of(texts)), "") if texts and scores(agent) else ""
         return agent.request(question, sample=sample, scoring=means)
 
     def key(self, agent: Agent, request: Request) -> RecordKey:
@@ -135,6 +135,11 @@ async def plan_agent(
     final = {digest for digest, completion in found.items() if completion.status in FINAL}
     plan.open = [i for i, job in enumerate(plan.jobs) if job.digest not in final]
     return plan
+
+
+def scores(agent: Agent) -> bool:
+    """Return whether the agent scores continuations where its engine can."""
+    return agent.mode == "options" or (agent.mode == "auto" and agent.samples == 1)
 
 
 def kind_of(texts: Sequence[str]) -> str:

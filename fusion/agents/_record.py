@@ -92,6 +92,7 @@ class Recorder:
         self._store = store
         self._task = task
         self._answer = answerer or self._answer_here
+        self._elsewhere = answerer is not None
         self._asker = Asker(engines, store)
         self._budget = Budget(pool, max_cost)
 
@@ -142,6 +143,8 @@ class Recorder:
 
     def _queues(self, plans: Sequence[AgentPlan]) -> list[list[AgentPlan]]:
         """Return agents that must take turns: those of one engine, and all whose models are in this process."""
+        if self._elsewhere:
+            return [[plan] for plan in plans if plan.open and not plan.error]
         queues: dict[int, list[AgentPlan]] = {}
         for plan in plans:
             if plan.error or not plan.open:

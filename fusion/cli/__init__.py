@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from fusion._version import __version__
-from fusion.cli import ask, bench, compare, config, demo, import_records, listing, record, rescore
+from fusion.cli import ask, bench, compare, config, demo, doctor, import_records, listing, record, rescore, store
 from fusion.errors import FusionError
 
 app = typer.Typer(
@@ -27,12 +27,14 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("ask")(ask.ask_command)
+app.command("doctor")(doctor.doctor_command)
 app.command("record")(record.record_command)
 app.command("bench")(bench.bench_command)
 app.command("compare")(compare.compare_command)
 app.command("import")(import_records.import_command)
 app.command("rescore")(rescore.rescore_command)
 app.command("list")(listing.list_command)
+app.add_typer(store.app, name="store")
 app.add_typer(config.app, name="config")
 
 

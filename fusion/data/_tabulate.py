@@ -117,11 +117,10 @@ def tabulate(
             graded = graded or (question.label is not None and score != float(answer.choice == question.label))
             graded = graded or 0 < score < 1
     table = assemble(answers, questions=infos, provenance=provenance or {}, agents=agents, draws=draws)
-    return dataclasses.replace(
-        table,
-        asked=None if asked_NM.all() else asked_NM,
-        scores=scores_NM if graded else None,
-    )
+    if not asked_NM.all():
+        # Nobody answers without being asked, so nothing needs to be checked again.
+        table = table._with(asked=asked_NM)
+    return dataclasses.replace(table, scores=scores_NM) if graded else table
 
 
 def _info(question: Question, reader: Reader) -> QuestionInfo:

@@ -1,0 +1,1 @@
+"""Where work runs: executors (a plug-in package), which run a function on many items in other processes."""
