@@ -27,8 +27,8 @@ from fusion.schema import Spec
 
 POOL = AgentPool(
     (
-        Agent(name="ash", engine=Spec("echo", {"replies": ["A", "B", "C"], "delay_s": 0.1})),
-        Agent(name="birch", engine=Spec("echo", {"replies": ["The answer is B", "D", "?"], "delay_s": 0.1})),
+        Agent(name="ash", engine=Spec("echo", {"replies": ["A", "B", "C"], "delay_s": 0.01})),
+        Agent(name="birch", engine=Spec("echo", {"replies": ["The answer is B", "D", "?"], "delay_s": 0.01})),
     )
 )
 LIMIT = "200"

@@ -433,7 +433,7 @@ class TestSettled:
         assert Vote().settled(table, only_first, np.array([[False, False, False, True]])).all()
 
     def test_heavy_votes_settle_sooner(self) -> None:
-        """Accuracies after smoothing (right + 1) / (answered + 2): 9/10 and twice 5/10; 0.9 > 0.5 but not > 0.5 + 0.5."""
+        """Smoothed accuracies (right + 1) / (answered + 2) are 9/10, 5/10, 5/10: 0.9 > 0.5, but not > 0.5 + 0.5."""
         fit = by_hand([[0, 0, 0]] * 4 + [[0, 1, 1]] * 4, labels=[0] * 8, num_options=[2] * 8)
         fuser = WeightedVote(weights="accuracy").fit(fit, everyone(fit))
         table = by_hand([[0, -1, -1]], num_options=[2])

@@ -240,6 +240,12 @@ class TestReading:
         prompts = [record.key.asked for record in records]
         assert sum(a != b for a, b in itertools.pairwise(prompts)) + 1 == len(set(prompts))
 
+    @pytest.mark.parametrize("draws", [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK])
+    def test_rows_of_many_draws(self, draws: int, store: RecordStore) -> None:
+        keys = [key(0), *(key(1, sample=i) for i in range(draws)), key(2)]
+        store.put_many(Incoming(of, said(), "ann") for of in keys)
+        assert [record.key for record in store.rows()] == keys
+
     def test_rows_of_some(self, store: RecordStore) -> None:
         filled(store)
         store.put(key(), said(), agent="ann", task="other")

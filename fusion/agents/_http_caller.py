@@ -214,7 +214,7 @@ class Caller:
         course.sent_at = time.monotonic()
         left = (course.started or course.sent_at) + limits.total_s - course.sent_at
         try:
-            async with asyncio.timeout(None):
+            async with asyncio.timeout(left):
                 response = await client.send(request)
         except TimeoutError:
             return Fault("timeout", f"no complete answer within total_s = {limits.total_s:g}")

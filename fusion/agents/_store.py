@@ -197,7 +197,9 @@ class RecordStore:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Yield the connection within a transaction, which is undone when the block raises."""
         if self.readonly:
-            raise OutputError(f"cannot write to the record store {self.file}: it was opened read-only; open it to write")
+            raise OutputError(
+                f"cannot write to the record store {self.file}: it was opened read-only; open it to write"
+            )
         with self.reading() as connection:
             # Begun as a writer: one that reads first could not become a writer once another process has written.
             patiently(lambda: connection.execute("BEGIN IMMEDIATE"))

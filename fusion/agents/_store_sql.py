@@ -33,10 +33,7 @@ CHUNK = 500
 _CELLS = ", ".join(CONTENT)
 _COLUMNS = ("digest", "sender", "asked", "sample", "seed", "checksum", *CONTENT)
 _HELD = f"SELECT digest, checksum, {_CELLS} FROM answers WHERE digest IN"
-_PAGE = (
-    f"SELECT id, digest, sender, asked, sample, seed, checksum, {_CELLS} FROM answers "
-    "WHERE (asked, id) > (?, ?) ORDER BY asked, id LIMIT ?"
-)
+_PAGE = f"SELECT id, digest, sender, asked, sample, seed, checksum, {_CELLS} FROM answers WHERE"
 _PUT = (
     f"INSERT INTO answers ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (digest) "
     f"DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in ('checksum', *CONTENT))}"
@@ -202,7 +199,11 @@ def page(connection: sqlite3.Connection, after: Place, parts: PartReader) -> tup
         ValueError: When one of them is not what was put there.
     """
     records = []
-    rows = connection.execute(_PAGE, (*after, CHUNK)).fetchall()
+    # Two questions, as SQLite would read all answers to one prompt for each page of them to compare pairs.
+    rows = connection.execute(f"{_PAGE} asked = ? AND id > ? ORDER BY id LIMIT ?", (*after, CHUNK)).fetchall()
+    if len(rows) < CHUNK:
+        rest = f"{_PAGE} asked > ? ORDER BY asked, id LIMIT ?"
+        rows += connection.execute(rest, (after.asked, CHUNK - len(rows))).fetchall()
     for id, key, sender, asked, sample, seed, summed, *cells in rows:
         content = from_cells(cells)
         _check(key.hex(), content, summed)

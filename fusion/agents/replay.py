@@ -83,13 +83,16 @@ class Replay:
     async def scoring(self, request: Request) -> str | None:
         """Return "recorded" when the table has probabilities of the agent, else None.
 
+        Probabilities that the task made of something else than log-probabilities (`musr` divides by length) are not
+        given back as such: the task would do it again.
+
         Raises:
             EngineError: When the table has no such agent.
             TableError: When it cannot be read.
         """
         opened = self._open()
         column = self._column(opened, request)
-        probs_NMK = opened.table.probs
+        probs_NMK = None if opened.table.provenance.get("adjusted") else opened.table.probs
         return RECORDED if probs_NMK is not None and bool(probs_NMK[:, column].any()) else None
 
     async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Completion], None]:

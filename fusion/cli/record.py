@@ -101,18 +101,13 @@ def _show(result: RecordResult, out: Path) -> None:
             _cell(None if member.cost is None else f"{member.cost:.4f}"),
         )
     make_console().print(shown)
-    failed = False
     for member in result.members:
-        lost = {status: count for status, count in member.statuses.items() if status not in ("ok", "truncated")}
-        if lost:
-            typer.echo(f"{member.agent}: {', '.join(f'{count} {status}' for status, count in sorted(lost.items()))}")
         if member.error:
-            typer.echo(f"{member.agent}: {member.error}")
-        failed = failed or bool(member.error) or member.failed_share > 0
+            typer.echo(f"{member.agent} cannot be asked: {member.error}")
     for note in table_notes(result.table):
         typer.echo(f"note: {note}")
-    if failed:
-        typer.echo("calls that failed count as no answer; the same command asks them again")
+    if any(member.failed_share for member in result.members):
+        typer.echo("the same command asks again what failed")
     typer.echo(f"wrote {out / TABLE} and {out / RECORD}   fingerprint {result.table.fingerprint[:16]}")
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Look into a record store, check it, export, import, clear it out.", no_args_is_help=True)
 
-_Store = Annotated[Path, typer.Argument(help="Folder that was recorded into, or the answers.sqlite in it.")]
+_Store = Annotated[
+    Path, typer.Argument(help="Folder that was recorded into, or the answers.sqlite in it.", metavar="STORE")
+]
 _LISTED = 20
 
 
@@ -95,7 +97,7 @@ def import_files(
         typer.echo(f"conflict: agent {agent!r}, question {question!r}: the store's own answer is kept")
     if merged.conflicts:
         typer.echo(
-            f"note: {merged.conflicts} imported answers differ from final ones in the store, which keeps its own"
+            f"note: {merged.conflicts} imported answers differ from final ones of the store, which keeps its own"
         )
 
 

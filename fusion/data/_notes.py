@@ -1,11 +1,14 @@
-"""What somebody who reads figures of a table should know about how its answers were read."""
+"""What somebody who reads figures of a table should know about how its answers were made and read."""
+
+from collections.abc import Iterator
 
 from fusion.data._table import PredictionTable
+from fusion.schema import FINAL
 
 
 def table_notes(table: PredictionTable) -> tuple[str, ...]:
-    """Return sentences on cells that could not be read, answers read as text, and right answers nobody gave."""
-    notes = []
+    """Return sentences on calls that failed, cells that could not be read, answers read as text, missed answers."""
+    notes = [*_failures(table)]
     unreadable = table.provenance.get("unreadable")
     for name, seen in unreadable.items() if isinstance(unreadable, dict) else ():
         if isinstance(seen, dict):
@@ -19,3 +22,17 @@ def table_notes(table: PredictionTable) -> tuple[str, ...]:
     if missed:
         notes.append(f"the right answer is not among the options of {missed} questions; they are wrong for everybody")
     return tuple(notes)
+
+
+def _failures(table: PredictionTable) -> Iterator[str]:
+    """Yield, for every agent of a recording that lost calls, how many and why."""
+    recorded = table.provenance.get("statuses")
+    for name, counts in recorded.items() if isinstance(recorded, dict) else ():
+        if not isinstance(counts, dict) or name not in table.agents:
+            continue
+        numbers = {status: count for status, count in counts.items() if isinstance(count, int)}
+        lost = {status: count for status, count in numbers.items() if status not in FINAL}
+        if lost:
+            share = 100 * sum(lost.values()) / sum(numbers.values())
+            listed = ", ".join(f"{count} {status}" for status, count in sorted(lost.items()))
+            yield f"{share:.1f} % of the calls of {name} failed when it was recorded ({listed}) and count as no answer"

@@ -102,6 +102,7 @@ def tabulate(
         InvalidTable: When ids or names repeat, or a call occurs twice.
     """
     infos = [_info(question, reader) for question in questions]
+    notes = dict(provenance or {})
     answers, asked_NM = [], np.zeros((len(questions), len(agents)), dtype=bool)
     scores_NM = np.zeros(asked_NM.shape, dtype=np.float32)
     graded = False
@@ -112,11 +113,13 @@ def tabulate(
         asked_NM[call.question, call.agent] = True
         answer, score = _read(question, agents[call.agent], call, reader)
         answers.append(answer)
+        if answer.logprobs is not None and isinstance(reader, OptionAdjuster):
+            notes["adjusted"] = True
         if score is not None and call.sample == 0:
             scores_NM[call.question, call.agent] = score
             graded = graded or (question.label is not None and score != float(answer.choice == question.label))
             graded = graded or 0 < score < 1
-    table = assemble(answers, questions=infos, provenance=provenance or {}, agents=agents, draws=draws)
+    table = assemble(answers, questions=infos, provenance=notes, agents=agents, draws=draws)
     if not asked_NM.all():
         # Nobody answers without being asked, so nothing needs to be checked again.
         table = table._with(asked=asked_NM)
@@ -164,7 +167,8 @@ def _read(question: Question, agent: str, call: Call, reader: Reader) -> tuple[A
         tokens_in=completion.usage.tokens_in,
         tokens_out=completion.usage.tokens_out,
         seconds=completion.seconds,
-        failed=not spoke,
+        # Scores that say nothing are no answer, and no reason to give up the others' probabilities.
+        failed=not spoke or (logprobs is not None and choice is None),
     ), score
 
 

@@ -1,0 +1,147 @@
+"""fusion record and fusion ask, as they are typed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion.data import read_table
+
+POOL = """
+version: 1
+agents:
+  - {name: steady, engine: "echo(replies=[A, B, C])", mode: generate, input_price: 1, output_price: 2}
+  - {name: flaky, engine: "echo(replies=[A, B], fail_share=0.3)", mode: generate, input_price: 0, output_price: 0}
+  - {name: third, engine: "echo(replies=[A])", mode: generate, input_price: 0, output_price: 0}
+"""
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    path = tmp_path / "pool.yaml"
+    path.write_text(POOL)
+    return path
+
+
+def fusion(*words: str | Path, code: int = 0, **how: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fusion", *map(str, words)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, **how)
+    assert told.returncode == code, f"{told.stdout}\n{told.stderr}"
+    assert "Traceback" not in told.stderr
+    return told
+
+
+def record(pool: Path, out: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    return fusion("record", "--pool", pool, "--task", "micro", "--limit", "50", "--out", out, *words, code=code)
+
+
+def test_record_then_bench(pool: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = record(pool, out, code=1)
+    heading = told.stdout.splitlines()[2]
+    assert heading.index("failed %") < heading.index("accuracy %"), "failures come before accuracy"
+    assert "of the calls of flaky failed" in told.stdout
+    assert "the same command asks again what failed" in told.stdout
+    assert sorted(path.name for path in out.iterdir()) == ["answers.sqlite", "record.json", "table.parquet"]
+    assert len(read_table(out / "table.parquet")) == 50
+    again = record(pool, out, "--fail-on-error", "0.5", "--json", "-")
+    members = {member["agent"]: member for member in json.loads(again.stdout)["members"]}
+    assert members["steady"]["recorded"] == 50
+    assert members["flaky"]["recorded"] == members["flaky"]["statuses"]["ok"]
+    shown = fusion("bench", out / "table.parquet", "--systems", "vote", "--repeats", "200").stdout
+    assert "of the calls of flaky failed" in shown
+
+
+def test_progress_goes_to_standard_error(pool: Path, tmp_path: Path) -> None:
+    told = record(pool, tmp_path / "out", code=1)
+    assert "steady: 50 of 50\n" in told.stderr
+    assert "of 50" not in told.stdout
+
+
+def test_plan(pool: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = record(pool, out, "--plan", "--json", "-")
+    first = json.loads(told.stdout)["plan"][0]
+    assert (first["agent"], first["calls"], first["recorded"], first["error"]) == ("steady", 50, 0, "")
+    assert not out.exists()
+    assert "to ask" in record(pool, out, "--plan").stdout
+
+
+def test_the_environment_names_the_pool(pool: Path, tmp_path: Path) -> None:
+    import os
+
+    words = ["record", "--task", "micro", "--limit", "5", "--out", tmp_path / "out", "--fail-on-error", "1"]
+    fusion(*words, env={**os.environ, "FUSION_POOL": str(pool)})
+    assert (tmp_path / "out" / "table.parquet").exists()
+
+
+def test_set_overrides_the_file(pool: Path, tmp_path: Path) -> None:
+    words = ["--set", "agents.steady.input_price=100", "--json", "-", "--fail-on-error", "1"]
+    told = record(pool, tmp_path / "out", *words)
+    steady = json.loads(told.stdout)["members"][0]
+    assert steady["cost"] == pytest.approx((steady["tokens_in"] * 100 + 50 * 2) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--limit", "none"], "a limit is a number"),
+        (["--split", "tset"], "tset"),
+        (["--executor", "nowhere"], "unknown executor 'nowhere'"),
+        (["--set", "agents.steady.modle=x"], "unknown key 'agents.0.modle'; did you mean"),
+        (["--pool", "missing.yaml"], "missing.yaml"),
+        (["--task", "mikro"], "did you mean 'micro'"),
+    ],
+)
+def test_wrong_usage_of_record(words: list[str], expected: str, pool: Path, tmp_path: Path) -> None:
+    told = record(pool, tmp_path / "out", *words, code=2)
+    assert expected in " ".join(told.stderr.split())
+    assert not (tmp_path / "out" / "table.parquet").exists()
+
+
+def test_a_file_in_the_way(pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("not a folder")
+    assert "out" in record(pool, tmp_path / "out", code=1).stderr
+
+
+def test_ask(pool: Path, tmp_path: Path) -> None:
+    told = fusion("ask", "Which is a fruit?", "--option", "pear", "--option", "spade", "--pool", pool, "--quorum", "1")
+    assert "members" in told.stdout
+    assert "answer: " in told.stdout.splitlines()[-1]
+    words = ["ask", "-", "--pool", pool, "--quorum", "1", "--record", tmp_path / "kept", "--json", "-"]
+    first = json.loads(fusion(*words, input="Say a letter").stdout)
+    assert {member["agent"] for member in first["members"]} == {"steady", "flaky", "third"}
+    assert first["text"] in {"A", "B", "C"}
+    assert json.loads(fusion(*words, input="Say a letter").stdout)["votes"] == first["votes"]
+    assert "steady" in fusion("store", "ls", tmp_path / "kept").stdout
+
+
+def test_ask_a_saved_ensemble(pool: Path, tmp_path: Path) -> None:
+    from fusion import Ensemble, read_pool
+
+    Ensemble(read_pool(pool), "fixed_subset(agents=[steady, third])", "vote").save(tmp_path / "kept")
+    told = fusion("ask", "Say a letter", "--ensemble", tmp_path / "kept", "--json", "-")
+    assert [member["agent"] for member in json.loads(told.stdout)["members"]] == ["steady", "third"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        ([], 2, "either --ensemble FOLDER or --pool FILE"),
+        (["--pool", "{pool}", "--ensemble", "x"], 2, "either"),
+        (["--pool", "{pool}", "--quorum", "many"], 2, "--quorum is a number"),
+        (["--pool", "{pool}", "--quorum", "1.5"], 2, "quorum"),
+        (["--pool", "{pool}", "--deadline", "0"], 2, "deadline_s"),
+        (["--pool", "{pool}", "--option", "one"], 2, "two different options"),
+        (["--pool", "{pool}", "--system", "oracle+vote"], 2, "right answers"),
+        (["--pool", "{pool}", "--system", "weighted_vote"], 1, "fit"),
+        (["--pool", "{pool}", "--max-cost", "0", "--set", "x=1"], 2, "--set"),
+        (["--pool", "{pool}", "--quorum", "4"], 1, "of the 4 answers that the quorum needs"),
+    ],
+)
+def test_wrong_usage_of_ask(words: list[str], code: int, expected: str, pool: Path) -> None:
+    told = fusion("ask", "Say a letter", *(word.format(pool=pool) for word in words), code=code)
+    assert expected in " ".join(told.stderr.replace("│", " ").split())
