@@ -255,7 +255,7 @@ def answerer(executor: str, pool: AgentPool) -> Iterator[Answerer | None]:
     if not isinstance(made, Executor):
         raise FusionError(f"executor {executor!r} is a {type(made).__name__}, which lacks part of fusion.protocols")
     with made:
-        # Nothing is worse than to learn after an hour of planning that there is no cluster.
+        # Before anything is planned, which may take long and would be for nothing without a cluster.
         made.count()
         yield RemoteAnswerer(made, pool)
 
@@ -328,7 +328,7 @@ def _member(
         accuracy=None if table.labels is None else float(table.accuracies[m]),
         tokens_in=usage.tokens_in,
         tokens_out=usage.tokens_out,
-        cost=None if None in costs else math.fsum(cost for cost in costs if cost is not None),
+        cost=None if None in (*costs, *agent.prices) else math.fsum(cost for cost in costs if cost is not None),
         seconds=sum(completion.seconds for completion in completions),
         error=recording.errors.get(agent.name, ""),
     )

@@ -22,8 +22,10 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def readme_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the answers.csv that the README speaks of."""
+    """A folder with the answers.csv and the pool.yaml that the README speaks of; scripted agents stand for models."""
     folder = tmp_path_factory.mktemp("readme")
+    scripted = (ROOT / "examples" / "pools" / "echo.yaml").read_text(encoding="utf-8")
+    (folder / "pool.yaml").write_text(scripted.replace("fail_share: 0.2", "fail_share: 0.0"), encoding="utf-8")
     simulated_table(600).to_pandas().to_csv(folder / "answers.csv", index=False)
     return folder
 
@@ -44,6 +46,12 @@ def test_readme_commands(readme_folder: Path) -> None:
     assert len(lines) >= 5
     for line in lines:
         run([sys.executable, "-m", *shlex.split(line)], readme_folder)
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_readme_pool_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "pool.yaml").write_text(text, encoding="utf-8")
+    assert len(fusion.read_pool(tmp_path / "pool.yaml")) > 1
 
 
 def test_readme_opens_with_the_two_commands() -> None:

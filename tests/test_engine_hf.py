@@ -31,6 +31,7 @@ from transformers import (
     GPT2Config,
     MambaConfig,
     MistralConfig,
+    RwkvConfig,
 )
 
 from fusion.agents._hf_write import Draft, draw
@@ -90,9 +91,9 @@ class TestScoring:
         answers([scored("The capital of", tiny.llama())])
         assert rows == [1, 2], "the prompt, then the rest of the two options that have more than one token"
 
-    @pytest.mark.parametrize("kind", ["gpt2", "mistral", "mamba"])
+    @pytest.mark.parametrize("kind", ["gpt2", "mistral", "mamba", "rwkv"])
     def test_other_kinds_of_models(self, tiny: TinyModels, kind: str) -> None:
-        """Learned positions, a sliding window shorter than the prompts, and a recurrent model without a cache."""
+        """Learned positions, a window shorter than the prompts, and recurrent models with and without a mask."""
         configs = {
             "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT, initializer_range=0.3),
             "mistral": MistralConfig(
@@ -104,6 +105,7 @@ class TestScoring:
                 sliding_window=6,
                 initializer_range=0.3,
             ),
+            "rwkv": RwkvConfig(hidden_size=32, num_hidden_layers=2, attention_hidden_size=32, context_length=CONTEXT),
             "mamba": MambaConfig(hidden_size=32, num_hidden_layers=2, state_size=8, initializer_range=0.3),
         }
         base = tiny.built(configs[kind], kind)
@@ -253,6 +255,18 @@ class TestGeneration:
         assert found[1].usage.tokens_out is not None
         assert found[1].usage.tokens_out < 40, "writing stopped there"
 
+    def test_a_stop_text_that_is_a_special_token(self, tiny: TinyModels) -> None:
+        """Special tokens are left out of the text, and still end it where they are asked to."""
+        base = tiny.llama()
+        model, words = loaded(base)
+        prompt = words("The capital of").input_ids
+        name = words.convert_ids_to_tokens(int(model(torch.tensor([prompt])).logits[0, -1].argmax()))
+        request = asked("The capital of", base)
+        assert name == "<|system|>", "this model begins with a special token"
+        whole, stopped = answers([request, asked("The capital of", base, stop=(name,))])
+        assert whole.usage.tokens_out == 12
+        assert (stopped.status, stopped.finish_reason, stopped.usage.tokens_out) == ("empty", "stop", 1)
+
     def test_bfloat16(self, tiny: TinyModels) -> None:
         base = tiny.llama()
         request = scored("The capital of", base)
@@ -292,6 +306,8 @@ class TestSampling:
         assert drawn(logits, top_p=0.5) == [0, 1000, 0, 0]
         assert drawn(logits, top_k=3, top_p=0.5) == [0, 1000, 0, 0]
         assert drawn(logits, top_k=99, top_p=1.0) == pytest.approx([150, 500, 50, 300], abs=1)
+        likely = torch.tensor([0.7, 0.12, 0.12, 0.06], dtype=torch.float64).log()
+        assert drawn(likely, top_p=0.95) == pytest.approx([700, 120, 120, 60], abs=1), ".94 is less than .95"
         assert int(draw(logits[None], [Draft((1,), 1, 1.0, 1.0, 1, (), 0)], torch.zeros(1))) == 1, "not a share of 0"
 
     def test_a_temperature_near_zero_is_greedy(self) -> None:

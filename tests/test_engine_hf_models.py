@@ -437,10 +437,22 @@ class TestIdentity:
         os.utime(base / "model.safetensors", (1, 1))
         assert Hf().identity(asked("?", base)) != before
 
+    def test_models_that_look_alike_by_size_and_date_are_not_taken_for_each_other(
+        self, tiny: TinyModels, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two trainings of one model, copied by a tool that sets all dates to the same."""
+        monkeypatch.setattr("fusion.agents._hf_library._CONTENT_HASHED_BYTES", 10)
+        bases = [tiny.edited(tiny.llama(seed=seed), f"copied-{seed}") for seed in (1, 2)]
+        for base in bases:
+            os.utime(base / "model.safetensors", (1, 1))
+        expected = [answers([asked("The", base)])[0].text for base in bases]
+        assert [completion.text for completion in answers([asked("The", base) for base in bases])] == expected
+        assert expected[0] != expected[1]
+
     def test_on_the_hub_it_is_the_commit(self, tiny: TinyModels, offline: Path) -> None:
         """Branch main and tag v1 are two commits; what is asked for is what is loaded."""
         commits = {"main": "0123456789abcdef0123456789abcdef01234567", "v1": "89abcdef0123456789abcdef0123456789abcdef"}
-        bases = {"main": tiny.llama(seed=7), "v1": tiny.llama(seed=8, template=CHAT)}
+        bases = {"main": tiny.llama(seed=7), "v1": tiny.llama(seed=8, hidden=64)}
         for ref, commit in commits.items():
             copy_into(offline / "models--org--tiny" / "snapshots" / commit, bases[ref])
             (offline / "models--org--tiny" / "refs").mkdir(exist_ok=True)
@@ -449,6 +461,8 @@ class TestIdentity:
         assert [Hf().identity(request)["weights"] for request in requests] == [commits["main"], *[commits["v1"]] * 2]
         expected = answers([asked("The", bases[ref]) for ref in ("main", "v1", "v1")])
         assert [completion.text for completion in answers(requests)] == [completion.text for completion in expected]
+        sizes = [Hf().memory_bytes(asked("The", bases[ref])) for ref in ("main", "v1", "v1")]
+        assert [Hf().memory_bytes(request) for request in requests] == sizes
 
     def test_is_fast_once_known(self, tiny: TinyModels) -> None:
         base = tiny.llama(template=CHAT)
@@ -491,7 +505,7 @@ class TestMissing:
             str(tmp_path / "nowhere"): "there is no folder",
             "org/nothing": r"neither the hub's cache .*hf auth login.*HF_HUB_OFFLINE=1",
             str(tiny.lora(base, seed=1)): "it holds adapter_config.json",
-            str(tmp_path): "it holds neither",
+            str(tmp_path): "it holds no model or adapter",
         }
         for name, message in cases.items():
             request = asked("?", name)
@@ -511,11 +525,22 @@ class TestMissing:
         with pytest.raises(EngineError, match="revision v9"):
             answers([asked("?", "org/nothing", revision="v9")])
 
+    def test_an_adapter_beside_a_model(self, tiny: TinyModels) -> None:
+        """Transformers would load it with the model, and the base would answer as the adapter does."""
+        base = tiny.llama()
+        both = tiny.edited(base, "both")
+        for path in tiny.lora(base, seed=1).iterdir():
+            (both / path.name).write_bytes(path.read_bytes())
+        with pytest.raises(EngineError, match="has an adapter beside it"):
+            answers([asked("The", both)])
+        mine, other = answers([asked("The", base, adapter=both), asked("The", base, adapter=tiny.lora(base, seed=1))])
+        assert mine.text == other.text
+
     def test_an_adapter(self, tiny: TinyModels, offline: Path) -> None:
         base = tiny.llama()
         with pytest.raises(EngineError, match=r"adapter 'org/nothing'.*adapter_config.json"):
             answers([asked("?", base, adapter="org/nothing")])
-        with pytest.raises(EngineError, match=r"must hold adapter_config.json .* it holds config.json"):
+        with pytest.raises(EngineError, match=r"must hold adapter_config.json, it holds config.json"):
             answers([asked("?", base, adapter=base)])
         odd = tiny.edited(tiny.lora(base, seed=1), "ia3", file="adapter_config.json", peft_type="IA3")
         with pytest.raises(EngineError, match="must be a LoRA adapter, its peft_type is 'IA3'"):

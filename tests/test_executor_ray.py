@@ -103,6 +103,9 @@ def executor_of(cluster: Any, **params: Any) -> Executor:
 
 
 def recorded(watched: Watched, folder: Path) -> RecordResult:
+    """Record, with both workers awake from the start."""
+    while len({pid for _, pid in watched.executor.map(work.sleep, [0.05] * 6)}) < 2:
+        pass
     options = RecordOptions(limit=LIMIT, answerer=RemoteAnswerer(watched, POOL))
     return record(POOL, "micro", folder, options=options)
 

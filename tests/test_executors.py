@@ -63,7 +63,7 @@ def until(holds: Callable[[], bool], *, seconds: float = 20) -> None:
 def alive(pid: int) -> bool:
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
 
@@ -239,26 +239,29 @@ class TestLostWorkers:
 
 class TestKinds:
     def test_workers_stay_with_their_kind(self, workers: Executor) -> None:
-        """Two kinds are mapped at a time on two workers: each worker takes one, and changes when it is done at most.
+        """Two kinds are mapped at a time on two workers, in blocks with pauses between them, as recordings do.
 
-        Without kinds, the workers would change with every other item.
+        Each worker takes a kind and stays with it. Were any worker as good as any other, they would change about
+        thirty times.
         """
         both_awake(workers)
         found: list[work.Slot] = []
 
         def ask(kind: str) -> None:
-            found.extend(slot for _, slot in workers.map(work.slot, [kind] * 40, kind=kind))
+            for _ in range(8):
+                found.extend(slot for _, slot in workers.map(work.slot, [kind] * 8, kind=kind))
+                time.sleep(0.02)
 
         threads = [threading.Thread(target=ask, args=(kind,)) for kind in "ab"]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(found) == 80
+        assert len(found) == 128
         for pid in {slot.pid for slot in found}:
             kinds = [slot.kind for slot in found if slot.pid == pid]
             changes = sum(before != after for before, after in itertools.pairwise(kinds))
-            assert changes <= 3, "".join(kinds)
+            assert changes <= 4, "".join(kinds)
 
 
 class TestLocal:

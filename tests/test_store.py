@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from store_rows import NASTY, failed, filled, key, said
 
 from fusion.agents import _store_open
+from fusion.agents._key import canonical_json, sha256
 from fusion.agents._store import RecordStore
-from fusion.agents._store_rows import Incoming
+from fusion.agents._store_rows import Incoming, checksum, content_of
 from fusion.agents._store_sql import CHUNK
 from fusion.agents._store_verify import verify_store
 from fusion.errors import FusionError, InputError, OutputError, StoreError
@@ -152,6 +153,12 @@ def test_whatever_is_put_comes_back(rows: list[tuple[Completion, str, str]], tmp
                 (of, agent, task, task) for of, (_, agent, task) in zip(keys, rows, strict=True)
             }
             assert verify_store(store) == []
+
+
+@given(given=COMPLETIONS, agent=TEXTS, task=TEXTS)
+def test_the_checksum_is_over_canonical_json(given: Completion, agent: str, task: str) -> None:
+    content = content_of(given, agent=agent, task=task, recorded="2026-01-01T00:00:00.000Z")
+    assert checksum(key().digest, content) == sha256(canonical_json([key().digest, *content]))
 
 
 class TestPutting:

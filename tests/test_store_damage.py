@@ -18,7 +18,7 @@ from fusion.agents._store import RecordStore
 from fusion.agents._store_gc import gc_store
 from fusion.agents._store_rows import CONTENT
 from fusion.agents._store_verify import Problem, damaged_rows, verify_store
-from fusion.errors import FusionError, OutputError
+from fusion.errors import FusionError, OutputError, StoreError
 
 FLIPS = 250
 
@@ -161,6 +161,8 @@ class TestTampering:
     )
     def test_keys(self, statement: str, told: str, store: RecordStore) -> None:
         problems = [problem for problem in changed(store, statement) if problem.rows]
+        with pytest.raises(StoreError, match="fusion store verify|must be a whole number"):
+            content(store)
         assert [problem.rows for problem in problems] == [(12,)] * len(problems)
         assert any(told in str(problem) for problem in problems), problems
 

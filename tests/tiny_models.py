@@ -56,8 +56,9 @@ class TinyModels:
         hidden: int = 32,
         layers: int = 2,
         spread: float = 0.3,
+        context: int = CONTEXT,
     ) -> Path:
-        """Return the folder of a Llama of two layers.
+        """Return the folder of a Llama.
 
         Args:
             seed: Of the weights.
@@ -69,8 +70,9 @@ class TinyModels:
             hidden: Width of the layers.
             layers: Number of layers.
             spread: Standard deviation of the weights; the larger, the surer of itself is the model.
+            context: Most tokens of prompt and answer.
         """
-        parts = [seed, len(template or ""), pad, bos, vocabulary, hidden, layers, spread]
+        parts = [seed, len(template or ""), pad, bos, vocabulary, hidden, layers, spread, context]
         return self.built(
             LlamaConfig(
                 hidden_size=hidden,
@@ -78,7 +80,7 @@ class TinyModels:
                 num_hidden_layers=layers,
                 num_attention_heads=4,
                 num_key_value_heads=2,
-                max_position_embeddings=CONTEXT,
+                max_position_embeddings=context,
                 initializer_range=spread,
             ),
             name or "llama-" + "-".join(map(str, parts)),

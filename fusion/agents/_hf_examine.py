@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from fusion.agents._hf_library import AdapterCard, Card, Library, Settings, first_line
+from fusion.agents._hf_library import AdapterCard, Card, Library, Place, Settings, first_line
 from fusion.agents._hf_prompt import Encoded, encode, render, template_of
 from fusion.errors import ConfigError, EngineError, FusionError
 from fusion.schema import Finding, Request
@@ -47,7 +47,7 @@ class Scales:
     """Sizes models by building them without memory; remembers what it found."""
 
     def __init__(self) -> None:
-        self._outlines: dict[str, Outline] = {}
+        self._outlines: dict[Place, Outline] = {}
 
     def outline(self, card: Card) -> Outline:
         """Return the weights of a model.
@@ -55,10 +55,9 @@ class Scales:
         Raises:
             EngineError: When transformers has no causal language model of that configuration.
         """
-        key = card.place.fingerprint
-        if key not in self._outlines:
-            self._outlines[key] = _outline(card)
-        return self._outlines[key]
+        if card.place not in self._outlines:
+            self._outlines[card.place] = _outline(card)
+        return self._outlines[card.place]
 
     def size(
         self, card: Card, adapter: AdapterCard | None, encoded: Encoded | None, request: Request, settings: Settings

@@ -225,15 +225,19 @@ def _in_folder(folder: Path, name: str, revision: str | None, *, file: str, what
         raise EngineError(f"{what} {name!r} is a folder, which has no revisions; leave revision {revision!r} out")
     config = folder / file
     present = [other for other in ("config.json", "adapter_config.json") if (folder / other).is_file()]
-    if present != [file]:
+    if file not in present:
         raise EngineError(
-            f"{what} {name!r}: the folder {folder.absolute()} must hold {file} and no other model or adapter, it holds "
-            f"{' and '.join(present) or 'neither'}. A base goes into model, a LoRA adapter into adapter, each from a "
-            "folder of its own"
+            f"{what} {name!r}: the folder {folder.absolute()} must hold {file}, it holds "
+            f"{' and '.join(present) or 'no model or adapter'}. A base goes into model, a LoRA adapter into adapter"
         )
-    if not (weights := weight_files(folder)):
+    if what == "model" and len(present) > 1:
+        # Transformers would load the adapter with the model, and so change the base for everybody.
+        raise EngineError(
+            f"model {name!r} has an adapter beside it in {folder.absolute()}; give each a folder of its own"
+        )
+    if not (weights := weight_files(folder, what)):
         raise EngineError(f"{what} {name!r}: {folder.absolute()} holds no weights (*.safetensors or *.bin)")
-    return Place(str(folder), None, _fingerprint(folder, weights), config)
+    return Place(str(folder.resolve()), None, _fingerprint(folder, weights), config)
 
 
 def _on_hub(name: str, revision: str | None, *, file: str, what: str) -> Place:
@@ -256,9 +260,10 @@ def _on_hub(name: str, revision: str | None, *, file: str, what: str) -> Place:
     return Place(name, commit, commit, Path(config))
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files with the weights in a folder, sorted; safetensors win over pickles, as on loading."""
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+def weight_files(folder: Path, what: str) -> list[Path]:
+    """Return the files with the weights of a model or an adapter, sorted; pickles only where no safetensors are."""
+    stem = "adapter_model" if what == "adapter" else "*"
+    return sorted(folder.glob(f"{stem}.safetensors")) or sorted(folder.glob(f"{stem}.bin"))
 
 
 def _fingerprint(folder: Path, weights: Iterable[Path]) -> str:

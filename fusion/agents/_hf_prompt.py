@@ -119,6 +119,15 @@ def decode(card: Card, ids: Sequence[int]) -> str:
     return text
 
 
+def special_tokens(card: Card, texts: Sequence[str]) -> frozenset[int]:
+    """Return the tokens that are spelled like one of the texts and that `decode` may leave out."""
+    if not texts:
+        return frozenset()
+    with card.lock:
+        added = card.tokenizer.get_added_vocab()
+    return frozenset(added[text] for text in texts if text in added)
+
+
 def _prefix(card: Card, prompt: Prompt) -> tuple[int, ...]:
     # A template writes the special tokens itself; what the tokeniser adds would come twice.
     if not prompt.plain:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from fusion.agents._hf_library import AdapterCard, Card, Library, Settings, first_line, require
-from fusion.agents._hf_prompt import decode, encode
+from fusion.agents._hf_library import AdapterCard, Card, Library, Place, Settings, first_line, require
+from fusion.agents._hf_prompt import decode, encode, special_tokens
 from fusion.errors import EngineError, FusionError
 from fusion.schema import Completion, Request, Usage
 
@@ -159,7 +159,7 @@ class _Call:
         named: dict[tuple[str, str | None, str | None], list[int]] = {}
         for index, request in enumerate(self._requests):
             named.setdefault((request.model, request.revision, request.adapter), []).append(index)
-        groups: dict[str, list[tuple[Card, AdapterCard | None, list[int]]]] = {}
+        groups: dict[Place, list[tuple[Card, AdapterCard | None, list[int]]]] = {}
         for indices in named.values():
             first = self._requests[indices[0]]
             try:
@@ -167,7 +167,7 @@ class _Call:
             except FusionError as error:
                 unavailable |= dict.fromkeys(indices, error)
                 continue
-            groups.setdefault(card.place.fingerprint, []).append((card, adapter, indices))
+            groups.setdefault(card.place, []).append((card, adapter, indices))
         return [group for same in groups.values() for group in sorted(same, key=lambda group: group[1] is not None)]
 
     def _jobs(self, card: Card, indices: Sequence[int]) -> Iterator[_Job]:
@@ -325,6 +325,7 @@ def _draft(job: _Job) -> "Draft":
         top_k=request.top_k,
         stop=request.stop,
         seed=request.seed,
+        ends=special_tokens(job.card, request.stop),
     )
 
 

@@ -47,7 +47,7 @@ def _sharing(lent: Lent, batch: Sequence[Scoring], *, single: bool) -> list[list
     told = model(**inputs(model, ids_BT, mask_BT, last=1), use_cache=not single)
     logprobs_BV = told.logits[:, -1].float().log_softmax(-1)
     firsts = [
-        logprobs_V[[tokens[0] for tokens in scoring.continuations]].double()
+        logprobs_V[[tokens[0] for tokens in scoring.continuations]].cpu().double()
         for logprobs_V, scoring in zip(logprobs_BV, batch, strict=True)
     ]
     sums = [first.tolist() for first in firsts]
@@ -100,4 +100,4 @@ def _sum(logits_TV: torch.Tensor, tokens: Sequence[int]) -> float:
     """Return the log-probability of `tokens`, each predicted by its row of logits."""
     logprobs_TV = logits_TV.float().log_softmax(-1)
     chosen_T1 = torch.tensor(tokens, device=logits_TV.device)[:, None]
-    return float(logprobs_TV.gather(1, chosen_T1).double().sum())
+    return float(logprobs_TV.gather(1, chosen_T1).cpu().double().sum())

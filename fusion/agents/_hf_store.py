@@ -14,15 +14,15 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
-from fusion.agents._hf_library import AdapterCard, Card, Settings, first_line, weight_files
+from fusion.agents._hf_library import AdapterCard, Card, Place, Settings, first_line, weight_files
 from fusion.agents._hf_rows import Lent, lendable
 from fusion.errors import EngineError
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-_Key = tuple[str, str]
-"""Fingerprint of a base, and of the adapter that has it for itself ("" when it is shared)."""
+_Key = tuple[Place, Place | None]
+"""A base, and the adapter that has it for itself; None when it is shared."""
 
 _HARMLESS_INITS = (True, False, "gaussian")
 """Ways to begin a LoRA that leave the weights of the base alone; PiSSA, OLoRA and others change them on loading."""
@@ -35,7 +35,7 @@ _UNREADABLE = (OSError, ValueError, RuntimeError, ImportError, LookupError, Type
 class _Loaded:
     lent: Lent
     peft: "PeftModel | None" = None
-    adapters: dict[str, str] = field(default_factory=dict)
+    adapters: dict[Place, str] = field(default_factory=dict)
 
 
 class Store:
@@ -43,11 +43,11 @@ class Store:
 
     def __init__(self) -> None:
         self._loaded: OrderedDict[_Key, _Loaded] = OrderedDict()
-        self._refused: dict[tuple[str, str], str] = {}
+        self._refused: dict[tuple[Place, Place], str] = {}
 
     def holds(self, card: Card) -> bool:
         """Return whether the model is in memory."""
-        return any(base == card.place.fingerprint for base, _ in self._loaded)
+        return any(base == card.place for base, _ in self._loaded)
 
     @contextlib.contextmanager
     def lend(self, card: Card, adapter: AdapterCard | None, settings: Settings) -> Iterator[Lent]:
@@ -57,9 +57,7 @@ class Store:
             EngineError: When the model or the adapter cannot be loaded, or the device is not there.
         """
         alone = adapter is not None and not _separable(adapter)
-        loaded = self._base(
-            card, (card.place.fingerprint, adapter.place.fingerprint if adapter and alone else ""), settings
-        )
+        loaded = self._base(card, (card.place, adapter.place if adapter and alone else None), settings)
         if adapter is None:
             with loaded.peft.disable_adapter() if loaded.peft is not None else contextlib.nullcontext():
                 yield loaded.lent
@@ -94,10 +92,9 @@ class Store:
         return self._loaded[key]
 
     def _activate(self, loaded: _Loaded, card: Card, adapter: AdapterCard) -> None:
-        name = adapter.place.fingerprint
-        known = (card.place.fingerprint, name)
+        known = (card.place, adapter.place)
         problem = self._refused.get(known, "")
-        if not problem and name not in loaded.adapters:
+        if not problem and adapter.place not in loaded.adapters:
             problem = _add_adapter(loaded, adapter)
             if problem:
                 # Half an adapter may be in the layers by now, so this base must not answer anything any more.
@@ -110,7 +107,7 @@ class Store:
                 f"{adapter.config.get('base_model_name_or_path')!r}; run fusion doctor on the pool"
             )
         assert loaded.peft is not None
-        loaded.peft.set_adapter(loaded.adapters[name], inference_mode=True)
+        loaded.peft.set_adapter(loaded.adapters[adapter.place], inference_mode=True)
 
 
 def release_memory() -> None:
@@ -184,6 +181,10 @@ def _load(card: Card, settings: Settings) -> _Loaded:
             f"{first_line(error)}. Is the download complete, is there memory for it (fusion doctor says how much it "
             "needs), and is it a causal language model?"
         ) from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise EngineError(
+            f"model {card.name!r} holds an adapter beside its weights; keep the two apart, and give it as the adapter"
+        )
     absent = sorted(told["missing_keys"])
     if absent:
         raise EngineError(
@@ -222,7 +223,7 @@ def _separable(adapter: AdapterCard) -> bool:
 def adapter_weights(adapter: AdapterCard) -> Path | None:
     """Return the file with the adapter's weights; None when there is none, or none that can be had."""
     if adapter.place.commit is None:
-        return next(iter(weight_files(Path(adapter.place.source))), None)
+        return next(iter(weight_files(Path(adapter.place.source), "adapter")), None)
     for name in ("adapter_model.safetensors", "adapter_model.bin"):
         with contextlib.suppress(OSError):
             found = cached_file(adapter.place.source, name, revision=adapter.place.commit)
@@ -267,5 +268,5 @@ def _add_adapter(loaded: _Loaded, adapter: AdapterCard) -> str:
         odd = [*told.missing_keys, *told.unexpected_keys]
         return f"{len(odd)} of its weights have no counterpart ({', '.join(odd[:3])})"
     loaded.peft.eval()
-    loaded.adapters[adapter.place.fingerprint] = name
+    loaded.adapters[adapter.place] = name
     return ""

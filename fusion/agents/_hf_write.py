@@ -23,6 +23,7 @@ class Draft(NamedTuple):
         top_k: Number of tokens to sample from; None for all.
         stop: Texts at which writing stops.
         seed: Of the draws; None for a fresh one.
+        ends: Tokens that end this answer, beside those that end any.
     """
 
     prompt: Sequence[int]
@@ -32,6 +33,7 @@ class Draft(NamedTuple):
     top_k: int | None
     stop: tuple[str, ...]
     seed: int | None
+    ends: frozenset[int] = frozenset()
 
 
 class Written(NamedTuple):
@@ -78,7 +80,7 @@ class _Ends(StoppingCriteria):
         self, drafts: Sequence[Draft], eos: frozenset[int], decode: Decode, cancelled: threading.Event
     ) -> None:
         self._drafts = drafts
-        self._eos = eos
+        self._ends = [eos | draft.ends for draft in drafts]
         self._decode = decode
         self._cancelled = cancelled
         self._tokens: list[list[int]] = [[] for _ in drafts]
@@ -102,7 +104,7 @@ class _Ends(StoppingCriteria):
     def written(self, row: int) -> Written:
         tokens = self._tokens[row]
         finish = self.finish[row] or "length"
-        text = self._decode(tokens[:-1] if tokens and tokens[-1] in self._eos else tokens)
+        text = self._decode(tokens[:-1] if tokens and tokens[-1] in self._ends[row] else tokens)
         cuts = [cut for stop in self._drafts[row].stop if (cut := text.find(stop)) >= 0]
         if cuts:
             return Written(text[: min(cuts)], len(tokens), "stop")
@@ -110,7 +112,7 @@ class _Ends(StoppingCriteria):
 
     def _finish(self, row: int, token: int) -> Literal["stop", "length"] | None:
         draft, tokens = self._drafts[row], self._tokens[row]
-        if token in self._eos or (draft.stop and self._stops(row)):
+        if token in self._ends[row] or (draft.stop and self._stops(row)):
             return "stop"
         return "length" if len(tokens) >= draft.room else None
 
@@ -149,9 +151,9 @@ class _Draws(LogitsProcessor):
         rows = [row for row in self._sampled if self._ends.finish[row] is None]
         if not rows:
             return scores
-        # Double precision: shares of a large vocabulary's tail are lost in the sums of single precision.
+        # Double precision, which mps lacks: single loses a large vocabulary's tail in the sums.
         device = "cpu" if scores.device.type == "mps" else scores.device
-        logits_RV = scores[rows].to(device=device, dtype=torch.float64)
+        logits_RV = scores[rows].to(device).double()
         drafts = [self._drafts[row] for row in rows]
         uniforms = [torch.rand((), generator=self._generators[row], dtype=torch.float64) for row in rows]
         tokens_R = draw(logits_RV, drafts, torch.stack(uniforms).to(device)).to(scores.device)
@@ -182,9 +184,17 @@ def draw(logits_RV: torch.Tensor, drafts: Sequence[Draft], uniforms_R: torch.Ten
 
 def _likeliest(logits_V: torch.Tensor, probs_V: torch.Tensor, top_k: int | None, top_p: float) -> torch.Tensor:
     """Return the probabilities with all but those to sample from set to 0; they need not sum to 1."""
-    # K of the vocabulary are left from here on. Equal tokens are in the order of their numbers, in any batch.
-    order_K = logits_V.argsort(descending=True, stable=True)[:top_k]
+    # Sorting all of the vocabulary would take longer than everything else. Of K tokens that are worth it, the equally
+    # likely keep the order of their numbers, in any batch.
+    if top_k is None:
+        # Those left out have less than 1 - top_p of the mass together, so the share of top_p is reached before them.
+        found_K = (probs_V >= (1 - top_p) / len(probs_V)).nonzero()[:, 0]
+        mass = probs_V.sum()
+    else:
+        found_K = (logits_V >= logits_V.topk(min(top_k, len(logits_V))).values[-1]).nonzero()[:, 0]
+        mass = None
+    order_K = found_K[logits_V[found_K].argsort(descending=True, stable=True)][:top_k]
     sorted_K = probs_V[order_K]
     before_K = sorted_K.cumsum(-1) - sorted_K
-    kept_K = sorted_K * (before_K < top_p * sorted_K.sum())
+    kept_K = sorted_K * (before_K < top_p * (sorted_K.sum() if mass is None else mass))
     return torch.zeros_like(probs_V).scatter(0, order_K, kept_K)

@@ -41,13 +41,38 @@ class Sent(NamedTuple, Generic[T]):
     seconds: float
 
 
-@dataclass(slots=True)
 class _Line:
-    """What belongs to one event loop."""
+    """What belongs to one event loop: the queue, and connections, each in a client of its own.
 
-    client: httpx.AsyncClient
-    gate: Gate
-    keeper: AsyncGenerator[None, None] | None = None
+    A pool of httpcore 1.0.9 never gives back the place of a request that is cancelled at certain moments; a client
+    that many cancelled requests have shared ends up waiting for ever. Here a client serves one request at a time, and
+    one whose request did not end well is closed.
+    """
+
+    def __init__(self, make: Callable[[], httpx.AsyncClient], concurrency: int) -> None:
+        self.gate = Gate(concurrency)
+        self.keeper: AsyncGenerator[None, None] | None = None
+        self._make = make
+        self._idle: list[httpx.AsyncClient] = []
+        self._open = True
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        client = self._idle.pop() if self._idle else self._make()
+        ended_well = False
+        try:
+            response = await client.send(request)
+            ended_well = True
+        finally:
+            if ended_well and self._open:
+                self._idle.append(client)
+            else:
+                await client.aclose()
+        return response
+
+    async def aclose(self) -> None:
+        self._open = False
+        while self._idle:
+            await self._idle.pop().aclose()
 
 
 @dataclass(slots=True)
@@ -117,7 +142,7 @@ class Caller:
                 if fault is None:
                     course.attempts += 1
                     request = httpx.Request("POST", url, headers=headers, content=body, extensions=self._extensions)
-                    found = await self._attempt(line.client, request, course, read)
+                    found = await self._attempt(line, request, course, read)
                     if not isinstance(found, Fault):
                         line.gate.speed_up()
                         return Sent(found, None, course.attempts, time.monotonic() - course.started)
@@ -143,7 +168,7 @@ class Caller:
                 raise WrongShapeError("not a JSON object")
             return content
 
-        found = await self._attempt(line.client, request, _Course(), read, heard)
+        found = await self._attempt(line, request, _Course(), read, heard)
         return found if isinstance(found, Fault) else (found, heard[0])
 
     async def aclose(self) -> None:
@@ -152,7 +177,7 @@ class Caller:
         if line is not None:
             if line.keeper is not None:
                 await line.keeper.aclose()
-            await line.client.aclose()
+            await line.aclose()
 
     async def _line(self) -> _Line:
         loop = asyncio.get_running_loop()
@@ -160,31 +185,27 @@ class Caller:
         if line is None:
             for other in [other for other in self._lines if other.is_closed()]:
                 del self._lines[other]
-            line = self._lines[loop] = _Line(self._new_client(), Gate(self._limits.concurrency))
+            line = self._lines[loop] = _Line(self._new_client, self._limits.concurrency)
             # asyncio.run closes the asynchronous generators that are left before it closes the loop, and with this
             # one the connections, which could not be closed any more afterwards.
-            line.keeper = self._keep(loop, line.client)
+            line.keeper = self._keep(loop, line)
             await anext(line.keeper)
         return line
 
-    async def _keep(self, loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient) -> AsyncGenerator[None, None]:
+    async def _keep(self, loop: asyncio.AbstractEventLoop, line: _Line) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
             self._lines.pop(loop, None)
-            await client.aclose()
+            await line.aclose()
 
     def _new_client(self) -> httpx.AsyncClient:
         if self._tls is None:
             self._tls = httpx.create_ssl_context()
-        most = self._limits.concurrency
         return httpx.AsyncClient(
             verify=self._tls,
             trust_env=self._url.host not in LOOPBACK,
-            # Two more than requests, for looking up the models while all are out.
-            limits=httpx.Limits(
-                max_connections=most + 2, max_keepalive_connections=most + 2, keepalive_expiry=_KEEP_IDLE_S
-            ),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_IDLE_S),
         )
 
     async def _wait_for_opening(self, gate: Gate, course: _Course) -> Fault | None:
@@ -204,7 +225,7 @@ class Caller:
 
     async def _attempt(
         self,
-        client: httpx.AsyncClient,
+        line: _Line,
         request: httpx.Request,
         course: _Course,
         read: Callable[[object], T],
@@ -215,7 +236,7 @@ class Caller:
         left = (course.started or course.sent_at) + limits.total_s - course.sent_at
         try:
             async with asyncio.timeout(left):
-                response = await client.send(request)
+                response = await line.send(request)
         except TimeoutError:
             return Fault("timeout", f"no complete answer within total_s = {limits.total_s:g}")
         except httpx.ConnectTimeout:

@@ -37,7 +37,7 @@ from fusion.schema import Completion
 class RecordStore:
     """Recorded answers by key, in one file; made with `RecordStore.open`.
 
-    Any thread of the process that opened it may use it; so may other processes, each with a store of its own.
+    Any thread of the process that opened it may use it, and other processes may open it too.
 
     Attributes:
         file: The SQLite file.

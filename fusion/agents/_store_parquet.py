@@ -243,8 +243,10 @@ class _Row(NamedTuple):
 def _batches(source: Path) -> Iterator[list[_Row]]:
     try:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(batch_size=_READ_ROWS):
-                yield [_row(cells) for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+            # A reading of all groups at once holds on to more and more memory.
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(batch_size=_READ_ROWS, row_groups=[group]):
+                    yield [_row(cells) for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         raise _unreadable(source, error) from error
 

@@ -82,6 +82,8 @@ assert {field.name for field in fields(Completion)} | set(USAGE) | {"agent", "ta
     "usage",
 }, "every field of Completion must be a column of the store"
 
+# The same as canonical_json, which makes an encoder for each value: a fifth of the time of a checksum.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _WHOLE = {name: CONTENT.index(name) for name in (*USAGE, "attempts")}
 _LOGPROBS = CONTENT.index("option_logprobs")
 _SECONDS = CONTENT.index("seconds")
@@ -193,7 +195,7 @@ def completion_of(content: Sequence[object]) -> Completion:
 
 def checksum(digest: str, content: Content) -> str:
     """Return the SHA-256 of the canonical JSON of an answer: its digest, then its content."""
-    return sha256(canonical_json([digest, *content]))
+    return sha256(_encode([digest, *content]))
 
 
 def fact_checksum(name: str, value: str) -> bytes:

@@ -78,14 +78,28 @@ class Place(NamedTuple):
     answer: int = -1
 
 
+class Part(NamedTuple):
+    """A part of keys, as it was put there.
+
+    Attributes:
+        text: Who was asked and how, or what was asked, as canonical JSON.
+        hash: SHA-256 of it.
+        question_id: The question, of what was asked.
+    """
+
+    text: str
+    hash: str
+    question_id: str = ""
+
+
 class PartReader:
     """Gives the parts of keys in clear by their numbers; of what was asked it remembers the last one only."""
 
     def __init__(self) -> None:
-        self._senders: dict[int, str] = {}
-        self._asked: tuple[int, str, str] = (-1, "", "")
+        self._senders: dict[int, Part] = {}
+        self._asked: tuple[int, Part] = (-1, Part("", ""))
 
-    def sender(self, connection: sqlite3.Connection, id: int) -> str:
+    def sender(self, connection: sqlite3.Connection, id: int) -> Part:
         """Return who was asked and how.
 
         Raises:
@@ -95,16 +109,16 @@ class PartReader:
             self._senders[id] = _part(connection, "senders", id)
         return self._senders[id]
 
-    def asked(self, connection: sqlite3.Connection, id: int) -> tuple[str, str]:
-        """Return the question's id and what was asked.
+    def asked(self, connection: sqlite3.Connection, id: int) -> Part:
+        """Return what was asked.
 
         Raises:
             ValueError: When it is not what was put there.
         """
         if self._asked[0] != id:
-            text = _part(connection, "asked", id)
-            self._asked = (id, question_of(text), text)
-        return self._asked[1:]
+            part = _part(connection, "asked", id)
+            self._asked = (id, part._replace(question_id=question_of(part.text)))
+        return self._asked[1]
 
 
 class PartWriter:
@@ -204,18 +218,21 @@ def page(connection: sqlite3.Connection, after: Place, parts: PartReader) -> tup
     if len(rows) < CHUNK:
         rest = f"{_PAGE} asked > ? ORDER BY asked, id LIMIT ?"
         rows += connection.execute(rest, (after.asked, CHUNK - len(rows))).fetchall()
-    for id, key, sender, asked, sample, seed, summed, *cells in rows:
+    for id, key, sender_id, asked_id, sample, seed, summed, *cells in rows:
+        after = Place(asked_id, id)
         content = from_cells(cells)
-        _check(key.hex(), content, summed)
-        after = Place(asked, id)
-        question, text = parts.asked(connection, asked)
+        sender, asked = parts.sender(connection, sender_id), parts.asked(connection, asked_id)
+        digest = digest_of(sender.hash, asked.hash, sample, seed)
+        if key != bytes.fromhex(digest):
+            raise ValueError(f"an answer of agent {content[0]!r} has a key that is not its own")
+        _check(digest, content, summed)
         records.append(
             Record(
-                digest=key.hex(),
-                key=RecordKey(parts.sender(connection, sender), text, sample, seed),
+                digest=digest,
+                key=RecordKey(sender.text, asked.text, sample, seed),
                 agent=cast("str", content[0]),
                 task=cast("str", content[1]),
-                question_id=question,
+                question_id=asked.question_id,
                 completion=completion_of(content),
                 recorded=cast("str", content[_RECORDED]),
                 checksum=summed.hex(),
@@ -257,11 +274,12 @@ def _check(digest: str, content: Content, summed: bytes) -> None:
         raise ValueError(f"the answer {digest[:16]} of agent {content[0]!r} is not what was recorded")
 
 
-def _part(connection: sqlite3.Connection, table: str, id: int) -> str:
+def _part(connection: sqlite3.Connection, table: str, id: int) -> Part:
     row = connection.execute(f"SELECT hash, json FROM {table} WHERE id = ?", (id,)).fetchone()
     if row is None:
         raise ValueError(f"row {id} of {table}, a part of keys, is missing")
     text = unpack(row[1])
-    if bytes.fromhex(sha256(text)) != row[0]:
+    hash = sha256(text)
+    if bytes.fromhex(hash) != row[0]:
         raise ValueError(f"row {id} of {table}, a part of keys, is not what was put there")
-    return text
+    return Part(text, hash)

@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-KINDS = ("systems", "selectors", "fusers", "tasks", "extractors", "formats")
+KINDS = ("systems", "engines", "selectors", "fusers", "tasks", "extractors", "formats", "executors")
 
 
 def list_command(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}; all by default.")] = "all",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List selectors, fusers, tasks, extractors and import formats, each with a line of help."""
+    """List engines, selectors, fusers, tasks, extractors, import formats and executors, each with a line of help."""
     from json import dumps
 
     from rich.table import Table
@@ -43,7 +43,7 @@ def _described(kind: str) -> dict[str, str]:
         return {name: entry.summary for name, entry in FORMATS.items()}
     if kind == "extractors":
         return {name: _first_line(entry) for name, entry in EXTRACTORS.items()}
-    package = "data" if kind == "tasks" else kind
+    package = {"tasks": "data", "engines": "agents"}.get(kind, kind)
     return {name: _summary(package, name) for name in names(package)}
 
 

@@ -126,7 +126,7 @@ def _absent(repo: str, revision: str, pattern: str, why: str) -> InputError:
     return InputError(
         f"found no complete {pattern} of data set {repo} at revision {revision}: {why}. Either run, where there is a "
         f"network: hf download {repo} --repo-type dataset --revision {revision} --include '{pattern}'; "
-        f"or pass root=FOLDER, a folder that holds {pattern} itself or {repo}/{pattern}"
+        f"or pass root=FOLDER (--root FOLDER), a folder that holds {pattern} itself or {repo}/{pattern}"
     )
 
 

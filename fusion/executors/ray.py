@@ -181,8 +181,9 @@ def _connect(ray: ModuleType, address: str) -> None:
         _require_listener(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        told = str(error).rstrip(".")
         raise EngineError(
-            f"cannot connect to a Ray cluster at {address!r}: {error}. Start one with `ray start --head`, and join "
+            f"cannot connect to a Ray cluster at {address!r}: {told}. Start one with `ray start --head`, and join "
             "further machines with `ray start --address=HEAD:6379`; all need the same versions of Python and Ray"
         ) from error
 
