@@ -212,6 +212,19 @@ class TestMemory:
 
         asyncio.run(run())
 
+    def test_settings_that_change_are_followed(self, tiny: TinyModels) -> None:
+        """An engine is a dataclass; what its identity says must be what answers."""
+
+        async def run() -> list[Completion]:
+            engine, request = Hf(), scored("The capital of", tiny.llama())
+            found = await collect(engine, [request])
+            engine.dtype = "bfloat16"
+            assert engine.identity(request)["dtype"] == "bfloat16"
+            return found + await collect(engine, [request])
+
+        full, half = asyncio.run(run())
+        assert full.option_logprobs != half.option_logprobs
+
     def test_out_of_memory_halves_the_batch(self, tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
         base = tiny.llama()
         requests = [*(asked(text, base) for text in TEXTS), *(scored(text, base) for text in TEXTS)]

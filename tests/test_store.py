@@ -94,6 +94,11 @@ class TestContent:
             said(option_logprobs=logprobs, seconds=float("nan"))
         )
 
+    @pytest.mark.parametrize("seconds", [-0.0, 3.0, 1e300, -5e-324, float("inf"), 2.0**60])
+    def test_odd_seconds(self, seconds: float, store: RecordStore) -> None:
+        store.put(key(), said(seconds=seconds), agent="ann")
+        assert store.get([key().digest]) == {key().digest: said(seconds=seconds)}
+
     def test_names_and_keys_of_any_kind(self, store: RecordStore) -> None:
         of = key(agent=NASTY, prompt=NASTY, question_id=NASTY, sample=2**63 - 1, seed=-(2**63))
         store.put(of, said(), agent=NASTY, task=NASTY)
@@ -140,7 +145,7 @@ COMPLETIONS = st.builds(
 
 
 @given(rows=st.lists(st.tuples(COMPLETIONS, TEXTS, TEXTS), max_size=5))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_put_comes_back(rows: list[tuple[Completion, str, str]], tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
         keys = [key(i, agent=agent, question_id=task) for i, (_, agent, task) in enumerate(rows)]

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -107,11 +107,11 @@ class TinyModels:
             config.pad_token_id = words.pad_token_id
             config.dtype = torch.float32
             with quiet(), _seeded(seed):
-                AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+                cast("Any", AutoModelForCausalLM).from_config(config).save_pretrained(folder)
             words.save_pretrained(folder)
         return folder
 
-    def lora(self, base: Path, *, seed: int, name: str = "", **config: object) -> Path:
+    def lora(self, base: Path, *, seed: int, name: str = "", **config: Any) -> Path:
         """Return the folder of a LoRA adapter over `base`, none of whose factors is zero.
 
         Args:
@@ -122,14 +122,20 @@ class TinyModels:
         """
         folder = self.root / (name or f"{base.name}-lora-{seed}")
         if not folder.exists():
-            plan = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5, "target_modules": ["q_proj", "v_proj"], **config}
+            plan: dict[str, Any] = {
+                "r": 4,
+                "lora_alpha": 8,
+                "lora_dropout": 0.5,
+                "target_modules": ["q_proj", "v_proj"],
+                **config,
+            }
             with quiet(), _seeded(seed):
                 model = AutoModelForCausalLM.from_pretrained(base)
                 wrapped = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **plan))
                 for key, weight in wrapped.named_parameters():
                     if ".lora_B." in key:
                         torch.nn.init.normal_(weight, std=0.5)
-                wrapped.save_pretrained(folder)
+                wrapped.save_pretrained(str(folder))
         return folder
 
     def edited(self, base: Path, name: str, *, file: str = "config.json", **fields: object) -> Path:
@@ -147,13 +153,14 @@ class TinyModels:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Show no progress bars."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            logging.enable_progress_bar()
+            bars.enable_progress_bar()
 
 
 @contextlib.contextmanager
@@ -179,7 +186,7 @@ def _tokenizer(*, template: str | None, pad: bool, bos: bool, vocabulary: Vocabu
         words.post_processor = processors.TemplateProcessing(
             single="<s> $A", special_tokens=[("<s>", words.token_to_id("<s>"))]
         )
-    wrapped = PreTrainedTokenizerFast(
+    wrapped: PreTrainedTokenizerFast = cast("Any", PreTrainedTokenizerFast)(
         tokenizer_object=words,
         bos_token="<s>",
         eos_token="</s>",

@@ -57,8 +57,8 @@ def workloads(model: str) -> dict[str, list[Request]]:
     letters = ("A", "B", "four", "is")
     texts = ("Paris is the capital", "Rome is the capital", "two and two is four", "the answer is one")
     return {
-        "32 answers of 32 tokens": [asked(10, 60, max_tokens=32) for _ in range(32)],
-        "the same, sampled": [asked(10, 60, max_tokens=32, temperature=0.8, top_p=0.9, seed=n) for n in range(32)],
+        "16 answers of 32 tokens": [asked(10, 60, max_tokens=32) for _ in range(16)],
+        "as many, sampled": [asked(10, 60, max_tokens=32, temperature=0.8, top_p=0.9, seed=n) for n in range(16)],
         "48 questions x 4 letters": [asked(40, 80, continuations=letters, scoring="exact") for _ in range(48)],
         "24 questions x 4 texts": [asked(40, 80, continuations=texts, scoring="exact") for _ in range(24)],
     }

@@ -177,7 +177,8 @@ def _about_adapter(card: Card, adapter: AdapterCard, scales: Scales) -> Iterator
     from fusion.agents._hf_store import adapter_shapes
 
     trained_for = str(adapter.config.get("base_model_name_or_path") or "")
-    if Path(trained_for).name.casefold() != Path(card.place.source).name.casefold():
+    # The folder of a model in the hub's cache is .../models--org--name/snapshots/COMMIT.
+    if Path(trained_for).name.casefold() not in re.split(r"/|\\|--", card.place.source.casefold()):
         yield Finding(
             "warning",
             f"adapter {adapter.name!r} was trained for {trained_for!r} and is used on {card.name!r}",

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,8 +21,8 @@ from fusion.errors import EngineError
 if TYPE_CHECKING:
     from peft import PeftModel
 
-_Key = tuple[Place, Place | None]
-"""A base, and the adapter that has it for itself; None when it is shared."""
+_Key = tuple[Place, Place | None, str, str, str]
+"""A base, the adapter that has it for itself (None when it is shared), and device, number format and attention."""
 
 _HARMLESS_INITS = (True, False, "gaussian")
 """Ways to begin a LoRA that leave the weights of the base alone; PiSSA, OLoRA and others change them on loading."""
@@ -38,16 +38,21 @@ class _Loaded:
     adapters: dict[Place, str] = field(default_factory=dict)
 
 
+class _Refusal(NamedTuple):
+    why: str
+    lasting: bool
+
+
 class Store:
     """Keeps models in memory, the least recently used going first. For use by one thread."""
 
     def __init__(self) -> None:
         self._loaded: OrderedDict[_Key, _Loaded] = OrderedDict()
-        self._refused: dict[tuple[Place, Place], str] = {}
+        self._refused: dict[tuple[Place, Place], _Refusal] = {}
 
     def holds(self, card: Card) -> bool:
         """Return whether the model is in memory."""
-        return any(base == card.place for base, _ in self._loaded)
+        return any(key[0] == card.place for key in self._loaded)
 
     @contextlib.contextmanager
     def lend(self, card: Card, adapter: AdapterCard | None, settings: Settings) -> Iterator[Lent]:
@@ -56,8 +61,11 @@ class Store:
         Raises:
             EngineError: When the model or the adapter cannot be loaded, or the device is not there.
         """
-        alone = adapter is not None and not _separable(adapter)
-        loaded = self._base(card, (card.place, adapter.place if adapter and alone else None), settings)
+        if adapter is not None and (refusal := self._refused.get((card.place, adapter.place))):
+            raise _misfit(card, adapter, refusal.why)
+        owner = adapter.place if adapter is not None and not _separable(adapter) else None
+        key = (card.place, owner, settings.device, card.dtype(settings.dtype), settings.attn)
+        loaded = self._base(card, key, settings)
         if adapter is None:
             with loaded.peft.disable_adapter() if loaded.peft is not None else contextlib.nullcontext():
                 yield loaded.lent
@@ -68,17 +76,17 @@ class Store:
     def clear(self) -> None:
         """Give all memory back."""
         self._refused.clear()
-        self._loaded.clear()
-        release_memory()
+        if self._loaded:
+            self._loaded.clear()
+            release_memory()
 
     def _base(self, card: Card, key: _Key, settings: Settings) -> _Loaded:
         if key in self._loaded:
             self._loaded.move_to_end(key)
             return self._loaded[key]
-        if len(self._loaded) >= settings.max_models:
-            while len(self._loaded) >= settings.max_models:
-                self._loaded.popitem(last=False)
-            release_memory()
+        while len(self._loaded) >= settings.max_models:
+            self._loaded.popitem(last=False)
+        release_memory()
         try:
             self._loaded[key] = _load(card, settings)
         except EngineError as error:
@@ -92,20 +100,12 @@ class Store:
         return self._loaded[key]
 
     def _activate(self, loaded: _Loaded, card: Card, adapter: AdapterCard) -> None:
-        known = (card.place, adapter.place)
-        problem = self._refused.get(known, "")
-        if not problem and adapter.place not in loaded.adapters:
-            problem = _add_adapter(loaded, adapter)
-            if problem:
-                # Half an adapter may be in the layers by now, so this base must not answer anything any more.
-                self._refused[known] = problem
-                self._loaded = OrderedDict((key, other) for key, other in self._loaded.items() if other is not loaded)
-        if problem:
-            release_memory()
-            raise EngineError(
-                f"adapter {adapter.name!r} cannot be loaded into model {card.name!r}: {problem}. It was trained for "
-                f"{adapter.config.get('base_model_name_or_path')!r}; run fusion doctor on the pool"
-            )
+        if adapter.place not in loaded.adapters and (refusal := _add_adapter(loaded, adapter)):
+            # Half an adapter may be in the layers by now, so this base must not answer anything any more.
+            self._loaded = OrderedDict((key, other) for key, other in self._loaded.items() if other is not loaded)
+            if refusal.lasting:
+                self._refused[card.place, adapter.place] = refusal
+            raise _misfit(card, adapter, refusal.why)
         assert loaded.peft is not None
         loaded.peft.set_adapter(loaded.adapters[adapter.place], inference_mode=True)
 
@@ -250,8 +250,15 @@ def adapter_shapes(adapter: AdapterCard) -> dict[str, tuple[int, ...]]:
         raise EngineError(f"{path} cannot be read: {first_line(error)}; download or save it again") from error
 
 
-def _add_adapter(loaded: _Loaded, adapter: AdapterCard) -> str:
-    """Put an adapter beside those that are there; return what went wrong, "" when nothing did."""
+def _misfit(card: Card, adapter: AdapterCard, why: str) -> EngineError:
+    return EngineError(
+        f"adapter {adapter.name!r} cannot be loaded into model {card.name!r}: {why}. It was trained for "
+        f"{adapter.config.get('base_model_name_or_path')!r}; run fusion doctor on the pool"
+    )
+
+
+def _add_adapter(loaded: _Loaded, adapter: AdapterCard) -> _Refusal | None:
+    """Put an adapter beside those that are there; return what went wrong."""
     from peft import PeftConfig, PeftModel
 
     name = f"adapter_{len(loaded.adapters)}"
@@ -263,10 +270,10 @@ def _add_adapter(loaded: _Loaded, adapter: AdapterCard) -> str:
             loaded.peft = PeftModel(loaded.lent.model, config, adapter_name=name)
         told = loaded.peft.load_adapter(source, name, torch_device=device, revision=adapter.place.commit)
     except _UNREADABLE as error:
-        return first_line(error)
+        return _Refusal(first_line(error), lasting=not out_of_memory(error))
     if told.missing_keys or told.unexpected_keys:
         odd = [*told.missing_keys, *told.unexpected_keys]
-        return f"{len(odd)} of its weights have no counterpart ({', '.join(odd[:3])})"
+        return _Refusal(f"{len(odd)} of its weights have no counterpart ({', '.join(odd[:3])})", lasting=True)
     loaded.peft.eval()
     loaded.adapters[adapter.place] = name
-    return ""
+    return None

@@ -158,7 +158,8 @@ def content_of(completion: Completion, *, agent: str, task: str, recorded: str) 
         task,
         completion.status,
         *tokens,
-        float(completion.seconds),
+        # SQLite keeps whole numbers without their sign of zero.
+        float(completion.seconds) + 0.0,
         attempts,
         recorded,
         None if logprobs is None else [float(value) for value in logprobs],
