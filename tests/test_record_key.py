@@ -81,15 +81,22 @@ def test_the_order_of_messages_and_continuations_does() -> None:
 
 
 def test_the_parts_in_clear_hold_every_field() -> None:
-    key = record_key("ann", IDENTITY, "rendered", replace(PLAIN, sample=3, seed=5))
+    """Those that are at their default are left out, so that a field that is added later leaves old keys as they are."""
+    full = {
+        "question_id": "q", "messages": (Message("user", "2+2="),), "continuations": ("3", "4"), "scoring": "exact",
+        "model": "m", "revision": "r", "adapter": "a", "template": "", "temperature": 0.5, "top_p": 0.9, "top_k": 5,
+        "max_tokens": 3, "stop": (".",), "sample": 3, "seed": 5, "extra": {"x": 1},
+    }  # fmt: skip
+    assert set(full) == {field.name for field in fields(Request)}
+    key = record_key("ann", IDENTITY, "rendered", Request(**full))  # type: ignore[arg-type]  # each has its type
     sender, asked = json.loads(key.sender), json.loads(key.asked)
     assert (sender["agent"], sender["engine"], asked["prompt"]) == ("ann", IDENTITY, "rendered")
-    assert {field.name for field in fields(Request)} == (sender.keys() | asked.keys() | {"sample", "seed"}) - {
-        "agent",
-        "engine",
-        "prompt",
-    }
-    assert (key.sample, key.seed) == (3, 5)
+    said = sender | asked | {"sample": key.sample, "seed": key.seed}
+    assert set(said) == {*full, "agent", "engine", "prompt"}
+    assert all(said[name] == json.loads(json.dumps(value)) for name, value in full.items())
+    plain = record_key("ann", IDENTITY, "", Request(question_id="q", messages=()))
+    assert set(json.loads(plain.sender)) == {"agent", "engine"}
+    assert set(json.loads(plain.asked)) == {"prompt", "question_id", "messages"}
 
 
 def test_the_digest_made_by_hand() -> None:

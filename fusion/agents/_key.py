@@ -8,7 +8,7 @@ draw it was. Twins in a pool are two senders, so each is asked.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 from fusion.schema import Json, Request
 
@@ -31,6 +31,10 @@ DRAW_FIELDS = ("sample", "seed")
 assert {field.name for field in fields(Request)} == {*SENDER_FIELDS, *ASKED_FIELDS, *DRAW_FIELDS}, (
     "every field of Request must be part of the record's key"
 )
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Request) if field.default is not MISSING} | {"extra": {}}
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +78,15 @@ def record_key(agent: str, identity: Mapping[str, Json], prompt: str, request: R
         prompt: The prompt as the model reads it; "" when the server renders it.
         request: What is asked.
     """
-    sender = {"agent": agent, "engine": dict(identity), **{name: getattr(request, name) for name in SENDER_FIELDS}}
-    asked = {"prompt": prompt, **{name: getattr(request, name) for name in ASKED_FIELDS}}
+    sender = {"agent": agent, "engine": dict(identity), **_said(request, SENDER_FIELDS)}
+    asked = {"prompt": prompt, **_said(request, ASKED_FIELDS)}
     return RecordKey(canonical_json(sender), canonical_json(asked), request.sample, request.seed)
+
+
+def _said(request: Request, names: tuple[str, ...]) -> dict[str, object]:
+    """Return the fields that differ from their defaults: a field that is added later leaves old keys as they are."""
+    values = ((name, getattr(request, name)) for name in names)
+    return {name: value for name, value in values if name not in _DEFAULTS or value != _DEFAULTS[name]}
 
 
 def key_digest(sender_hash: str, asked_hash: str, sample: int, seed: int | None) -> str:
@@ -86,7 +96,7 @@ def key_digest(sender_hash: str, asked_hash: str, sample: int, seed: int | None)
 
 def canonical_json(value: object) -> str:
     """Return JSON with sorted keys and no blanks."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODE(value)
 
 
 def sha256(text: str) -> str:
