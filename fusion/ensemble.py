@@ -1,5 +1,6 @@
 """Ensemble: a pool of agents, a selector that says whom to ask, and a fuser that settles the answer."""
 
+import asyncio
 import dataclasses
 import hashlib
 import io
@@ -9,21 +10,25 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from fusion._background import background
 from fusion.agents import AgentPool, Asker, Engines, RecordStore
-from fusion.data import FreeForm, PredictionTable, Reader, make_question
+from fusion.answer import Answer, summarise
+from fusion.data import FreeForm, PredictionTable, Reader, load_task, make_question
 from fusion.discovery import build, names, spec_of
 from fusion.errors import FusionError, InputError, InvalidSpec, UnknownName, UsageError
 from fusion.files import replacing, write_text
-from fusion.live import Answer, Limits, Round, summarise
+from fusion.live import Limits, Round
 from fusion.protocols import Fuser, Selector
 from fusion.schema import BoolArray, Decision, Json, Question, Sees, Selection, Spec, System
 
 FORMAT = "fusion.ensemble/1"
+AT_ONCE = 64
+"""Questions that are asked at a time on one event loop; further ones wait, and their deadline does not run."""
 
 
 class Replay(NamedTuple):
@@ -69,6 +74,7 @@ class Ensemble:
         self._engines: Engines | None = None
         self._asker: Asker | None = None
         self._store: RecordStore | None = None
+        self._admissions: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"Ensemble({len(self.pool)} agents, {self.system})"
@@ -109,7 +115,7 @@ class Ensemble:
         question: Question | str,
         *,
         options: Sequence[str] = (),
-        reader: Reader | None = None,
+        reader: Reader | str | None = None,
         limits: Limits | None = None,
         store: RecordStore | None = None,
     ) -> Answer:
@@ -121,48 +127,52 @@ class Ensemble:
         question: Question | str,
         *,
         options: Sequence[str] = (),
-        reader: Reader | None = None,
+        reader: Reader | str | None = None,
         limits: Limits | None = None,
         store: RecordStore | None = None,
     ) -> Answer:
         """Ask the agents one question now, and settle their answers.
 
-        Agents are asked at the same time. Those that fail abstain; once the fuser can tell that the missing answers
-        cannot change its own, their calls are cancelled. Replaying the answer's `table` gives the same decision.
+        Agents are asked at the same time, up to 64 questions too. Agents that fail abstain; once the fuser can tell
+        that the missing answers cannot change its own, their calls are cancelled (not under a selector that looks at
+        answers). Replaying the answer's `table` gives the same decision.
 
         Args:
             question: A task's question, or any text.
             options: What to choose from, where `question` is a text.
-            reader: Reads what the agents write: the question's task; by default the letter of an option, or the text.
+            reader: Reads what the agents write: the question's task, or its spec; by default the letter of an option,
+                or the text.
             limits: Quorum, deadline, cost.
             store: Where answers are looked up, so that nothing is asked twice, and kept.
 
         Raises:
             NoQuorum: When too few agents answer; lists what happened to each.
-            UsageError: When the pool is only on record, or the selector reads labels.
+            UsageError: When the pool is only on record, the selector reads labels, or the quorum cannot be met.
             NotFitted: When selector or fuser must be fitted first.
         """
-        started = time.monotonic()
         if isinstance(question, str):
             question = make_question(question, options=options)
+        elif not isinstance(question, Question):
+            raise UsageError(f"a question is a text or a Question, got {type(question).__name__}")
         elif options:
             raise UsageError("options belong to a question given as text; a Question has its own")
-        if self._engines is None:
-            self._engines = Engines(self.pool)
-        if self._asker is None or store is not self._store:
-            self._asker, self._store = Asker(self._engines, store), store
-        asking = Round(
-            pool=self.pool,
-            engines=self._engines,
-            asker=self._asker,
-            question=question,
-            reader=reader or FreeForm(),
-            limits=limits or Limits(),
-            store=store,
-        )
-        adaptive = self.selector.sees == "answers"
-        table, _, decision = await asking.run(self._choose, self.fuser, adaptive=adaptive)
-        seconds = time.monotonic() - started
+        for value, kind in ((limits, Limits), (store, RecordStore)):
+            if value is not None and not isinstance(value, kind):
+                raise UsageError(f"expected {kind.__name__} or None, got {value!r}")
+        async with self._admission():
+            started = time.monotonic()
+            asking = Round(
+                pool=self.pool,
+                engines=self._open_engines(),
+                asker=self._asker_for(store),
+                question=question,
+                reader=load_task(reader) if isinstance(reader, str) else reader or FreeForm(),
+                limits=limits or Limits(),
+                store=store,
+            )
+            adaptive = self.selector.sees == "answers"
+            table, _, decision = await asking.run(self._choose, self.fuser, adaptive=adaptive)
+            seconds = time.monotonic() - started
         return summarise(question, asking.members(table), seconds=seconds, table=table, decision=decision)
 
     def close(self) -> None:
@@ -174,6 +184,27 @@ class Ensemble:
         if self._engines is not None:
             await self._engines.aclose()
             self._engines = self._asker = None
+
+    def _open_engines(self) -> Engines:
+        if self._engines is None:
+            engines = Engines(self.pool)
+            for agent in self.pool:
+                # What is wrong with one is known before any is paid.
+                engines.engine_of(agent)
+            self._engines = engines
+        return self._engines
+
+    def _asker_for(self, store: RecordStore | None) -> Asker:
+        if self._asker is None or store is not self._store:
+            self._asker, self._store = Asker(self._open_engines(), store), store
+        return self._asker
+
+    def _admission(self) -> asyncio.Semaphore:
+        """Return what bounds the questions asked at a time; its places belong to one event loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._admissions:
+            self._admissions[loop] = asyncio.Semaphore(AT_ONCE)
+        return self._admissions[loop]
 
     def __enter__(self) -> Self:
         return self

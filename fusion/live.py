@@ -5,10 +5,9 @@ The table that the decision saw is part of the answer, so that replaying it give
 
 import asyncio
 import dataclasses
-import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -17,10 +16,20 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from fusion.agents import AgentPool, Asker, Budget, Engines, RecordKey, RecordStore, sum_usage, usd
+from fusion.answer import Member, answer_text
 from fusion.data import Call, PredictionTable, Reader, tabulate
-from fusion.errors import ConfigError, FusionError, NoQuorum, UsageError
+from fusion.errors import (
+    ConfigError,
+    FusionError,
+    NoQuorum,
+    NotFitted,
+    OutputError,
+    StoreError,
+    TableMismatch,
+    UsageError,
+)
 from fusion.protocols import Fuser, SettlingFuser
-from fusion.schema import FINAL, BoolArray, Completion, Decision, Json, Question, Request, Selection, Status, Usage
+from fusion.schema import FINAL, BoolArray, Completion, Decision, Question, Request, Selection
 
 _PAUSE_S = 0.01
 """How long nothing must arrive before it is worth finding out whether the rest can be cancelled."""
@@ -46,99 +55,18 @@ class Limits:
     settle: bool = True
 
     def __post_init__(self) -> None:
-        share = isinstance(self.quorum, float)
-        if (share and not 0 <= self.quorum <= 1) or self.quorum < 0:
-            raise ConfigError(
-                f"quorum must be a number of agents or a share of them from 0.0 to 1.0, got {self.quorum}"
-            )
+        if isinstance(self.quorum, bool) or not isinstance(self.quorum, int | float):
+            raise ConfigError(f"quorum must be a number of agents, or a share from 0.0 to 1.0, got {self.quorum!r}")
+        if not self.quorum >= 0 or (isinstance(self.quorum, float) and self.quorum > 1):
+            raise ConfigError(f"quorum must be a number of agents, or a share from 0.0 to 1.0, got {self.quorum}")
         if self.deadline_s is not None and not self.deadline_s > 0:
             raise ConfigError(f"deadline_s must be more than 0 seconds, got {self.deadline_s}")
+        if self.max_cost is not None and not self.max_cost >= 0:
+            raise ConfigError(f"max_cost must be at least 0 USD, got {self.max_cost}")
 
     def needed(self, num_asked: int) -> int:
         """Return how many of `num_asked` agents must answer."""
         return math.ceil(self.quorum * num_asked) if isinstance(self.quorum, float) else self.quorum
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
-    """What one agent contributed.
-
-    Args:
-        agent: Its name.
-        status: How its call ended; of several draws the first's.
-        answer: The answer that was read from what it said; None when there is none.
-        text: What it said.
-        usage: Tokens, of all its draws.
-        cost: USD; None when prices or tokens are unknown.
-        seconds: Time its slowest call took.
-        detail: What went wrong, for people.
-    """
-
-    agent: str
-    status: Status
-    answer: str | None
-    text: str
-    usage: Usage
-    cost: float | None
-    seconds: float
-    detail: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The ensemble's answer to one question.
-
-    Args:
-        question: What was asked.
-        text: The fused answer: an option's text, or the open answer; None when everybody abstained.
-        label: The letter of the chosen option; None for open questions.
-        probs: Probability of every option or open answer, by its text; None when the fuser says none.
-        votes: Who gave which answer, by its text.
-        agreement: Share of the agents that answered who gave the fused answer.
-        members: Every agent that was selected, in the pool's order.
-        seconds: From the question to the answer.
-        table: What the decision saw, one row; replaying it gives the same decision.
-        decision: The fused answer as the fuser returned it.
-    """
-
-    question: Question
-    text: str | None
-    label: str | None
-    probs: Mapping[str, float] | None
-    votes: Mapping[str, tuple[str, ...]]
-    agreement: float
-    members: tuple[Member, ...]
-    seconds: float
-    table: PredictionTable
-    decision: Decision
-
-    @property
-    def usage(self) -> Usage:
-        """Sum of the members' tokens; None where one of those that answered does not say."""
-        return sum_usage([member.usage for member in self.members if member.status in FINAL])
-
-    @property
-    def cost(self) -> float | None:
-        """Sum of the members' costs in USD; None when one of those that answered is unknown."""
-        costs = [member.cost for member in self.members if member.status in FINAL]
-        return None if None in costs else math.fsum(cost for cost in costs if cost is not None)
-
-    def to_json(self) -> dict[str, Json]:
-        """Return everything but the table and the prompt, for machines."""
-        value = {
-            "question_id": self.question.id,
-            "text": self.text,
-            "label": self.label,
-            "probs": None if self.probs is None else dict(self.probs),
-            "votes": {answer: list(agents) for answer, agents in self.votes.items()},
-            "agreement": self.agreement,
-            "usage": dataclasses.asdict(self.usage),
-            "cost_usd": self.cost,
-            "seconds": self.seconds,
-            "members": [dataclasses.asdict(member) for member in self.members],
-        }
-        plain: dict[str, Json] = json.loads(json.dumps(value))
-        return plain
 
 
 @dataclass(kw_only=True)
@@ -164,6 +92,8 @@ class Round:
     store: RecordStore | None = None
     calls: dict[tuple[int, int], Completion] = field(default_factory=dict, init=False)
     keys: dict[tuple[int, int], RecordKey] = field(default_factory=dict, init=False)
+    known: set[tuple[int, int]] = field(default_factory=set, init=False)
+    _adaptive: bool = field(default=False, init=False)
 
     async def run(self, choose: Choose, fuser: Fuser, *, adaptive: bool) -> tuple[PredictionTable, Selection, Decision]:
         """Ask whom `choose` wants, until nobody new is wanted, and fuse.
@@ -179,13 +109,15 @@ class Round:
         started = time.monotonic()
         budget = Budget(self.pool, self.limits.max_cost)
         asked_M = np.zeros(len(self.pool), dtype=bool)
+        self._adaptive = adaptive
         selection = choose(self.table(), asked_M[None])
+        self._check(selection, fuser)
         while True:
             new_M = selection.mask[0] & ~asked_M
-            if not new_M.any():
+            left = None if self.limits.deadline_s is None else self.limits.deadline_s - (time.monotonic() - started)
+            if not new_M.any() or (left is not None and left <= 0):
                 break
             asked_M |= new_M
-            left = None if self.limits.deadline_s is None else self.limits.deadline_s - (time.monotonic() - started)
             await self._ask(_in_order(selection, new_M), selection, fuser, budget, left)
             if not adaptive:
                 break
@@ -193,6 +125,25 @@ class Round:
         table = self.table()
         self._require_quorum(table, asked_M)
         return table, selection, fuser.fuse(table.blind(), selection)
+
+    def _check(self, selection: Selection, fuser: Fuser) -> None:
+        """Find out before anybody is paid what could not work anyway.
+
+        Raises:
+            UsageError: When the quorum is larger than what is asked, or the reader cannot read this question.
+            NotFitted, TableMismatch: When the fuser says so.
+        """
+        wanted = len(self.pool) if self._adaptive else int(selection.mask[0].sum())
+        if self.limits.needed(wanted) > wanted:
+            raise UsageError(f"a quorum of {self.limits.quorum} cannot be met: {wanted} agents are asked")
+        self.reader.parse("", self.question)
+        try:
+            fuser.fuse(self.table().blind(), selection)
+        except (NotFitted, TableMismatch):
+            raise
+        except FusionError:
+            # An empty table may lack what answers will bring: probabilities, draws.
+            return
 
     def table(self) -> PredictionTable:
         """Return what is known so far, one row."""
@@ -204,21 +155,27 @@ class Round:
         """Return what every agent that was wanted contributed."""
         found = []
         for m, agent in enumerate(self.pool):
-            mine = [completion for (position, _), completion in sorted(self.calls.items()) if position == m]
-            if mine:
-                costs = [usd(agent, completion.usage) for completion in mine]
-                found.append(
-                    Member(
-                        agent=agent.name,
-                        status=mine[0].status,
-                        answer=answer_text(self.question, table, int(table.answers[0, m])),
-                        text=mine[0].text,
-                        usage=sum_usage([completion.usage for completion in mine]),
-                        cost=None if None in costs else math.fsum(cost for cost in costs if cost is not None),
-                        seconds=max(completion.seconds for completion in mine),
-                        detail=mine[0].detail,
-                    )
+            mine = {r: self.calls[m, r] for r in range(agent.samples) if (m, r) in self.calls}
+            if not mine:
+                continue
+            draws_R = table.answers[0, m : m + 1] if table.sample_answers is None else table.sample_answers[0, m]
+            shown = next((r for r in mine if r < len(draws_R) and draws_R[r] >= 0), next(iter(mine)))
+            final = [completion for completion in mine.values() if completion.status in FINAL]
+            costs = [usd(agent, completion.usage) for completion in final]
+            found.append(
+                Member(
+                    agent=agent.name,
+                    status=mine[shown].status,
+                    answer=answer_text(table, int(draws_R[shown])) if shown < len(draws_R) else None,
+                    text=mine[shown].text,
+                    calls=len(final),
+                    recorded=sum(position == m for position, _ in self.known),
+                    usage=sum_usage([completion.usage for completion in final]),
+                    cost=None if None in costs else math.fsum(cost for cost in costs if cost is not None),
+                    seconds=max(completion.seconds for completion in mine.values()),
+                    detail=mine[shown].detail,
                 )
+            )
         return tuple(found)
 
     async def _ask(
@@ -248,10 +205,11 @@ class Round:
                     if self._settled(selection, fuser, {tasks[task] for task in pending}):
                         why = Completion(status="cancelled", detail="the others had decided the answer")
         finally:
-            for task in pending:
+            for task in tasks:
                 task.cancel()
-            # Their connections are closed before anything else is done; what they raise was asked for.
-            await asyncio.gather(*pending, return_exceptions=True)
+            # Their connections are closed before anything else is done; what they raise was asked for, or is raised
+            # by the first of them.
+            await asyncio.gather(*tasks, return_exceptions=True)
             if why is not None:
                 self._leave_out([tasks[task] for task in pending], why, time.monotonic() - started)
 
@@ -265,22 +223,34 @@ class Round:
                 request = self.asker.request(agent, self.question, r)
                 if not self._recorded(m, r, request):
                     open_samples[r] = request
-            requests = list(open_samples.values())
-            places = list(open_samples)
-            paid = budget.set_aside(agent, requests)
-            for r in places[paid:]:
+            requests, places, start = list(open_samples.values()), list(open_samples), 0
+            while start < len(requests):
+                paid = await budget.set_aside(agent, requests[start:])
+                if not paid:
+                    break
+                await self._generate(m, requests[start : start + paid], places[start : start + paid], budget)
+                start += paid
+            for r in places[start:]:
                 self._keep(m, r, Completion(status="over_budget", detail=budget.reason))
-            if paid:
-                async with aclosing(self.engines.engine_of(agent).generate(requests[:paid])) as answers:
-                    async for index, completion in answers:
-                        budget.settle(agent, requests[index], completion.usage)
-                        self._keep(m, places[index], completion)
-        except UsageError:
+        except (UsageError, StoreError, OutputError):
             raise
         except FusionError as error:
             for r in range(agent.samples):
                 if (m, r) not in self.calls:
                     self._keep(m, r, Completion(status="engine_error", detail=str(error)), store=False)
+
+    async def _generate(self, m: int, requests: Sequence[Request], places: Sequence[int], budget: Budget) -> None:
+        agent = self.pool.agents[m]
+        waiting = set(range(len(requests)))
+        try:
+            async with aclosing(self.engines.engine_of(agent).generate(requests)) as answers:
+                async for index, completion in answers:
+                    waiting.discard(index)
+                    budget.settle(agent, requests[index], completion)
+                    self._keep(m, places[index], completion)
+        finally:
+            for index in waiting:
+                budget.settle(agent, requests[index], None)
 
     def _recorded(self, m: int, sample: int, request: Request) -> bool:
         if self.store is None:
@@ -291,6 +261,7 @@ class Round:
         if known is None or known.status not in FINAL:
             return False
         self.calls[m, sample] = known
+        self.known.add((m, sample))
         return True
 
     def _keep(self, m: int, sample: int, completion: Completion, *, store: bool = True) -> None:
@@ -310,7 +281,8 @@ class Round:
                         self._keep(m, r, dataclasses.replace(why, seconds=seconds))
 
     def _settled(self, selection: Selection, fuser: Fuser, pending: set[int]) -> bool:
-        if not isinstance(fuser, SettlingFuser):
+        # A selector that looks at answers may want others after those that are missing.
+        if self._adaptive or not isinstance(fuser, SettlingFuser):
             return False
         table = self.table()
         if int(table.answered[0].sum()) < self.limits.needed(int(selection.mask[0].sum())):
@@ -320,7 +292,10 @@ class Round:
         return bool(fuser.settled(table.blind(), selection, pending_NM)[0])
 
     def _require_quorum(self, table: PredictionTable, asked_M: BoolArray) -> None:
-        answered = int((table.answered[0] & asked_M).sum())
+        answered_M = table.answered[0]
+        if table.sample_answers is not None:
+            answered_M = answered_M | (table.sample_answers[0] >= 0).any(axis=1)
+        answered = int((answered_M & asked_M).sum())
         needed = self.limits.needed(int(asked_M.sum()))
         if answered >= needed:
             return
@@ -334,51 +309,8 @@ class Round:
         raise NoQuorum(self.question.id, needed=needed, answered=answered, causes=causes)
 
 
-def answer_text(question: Question, table: PredictionTable, index: int) -> str | None:
-    """Return the text of answer number `index` of a one-row table; None for -1."""
-    if index < 0:
-        return None
-    assert table.options is not None, "tabulate always gives the options' texts"
-    return table.options[0][index]
-
-
 def _in_order(selection: Selection, new_M: BoolArray) -> list[int]:
     positions = np.flatnonzero(new_M)
     if selection.order is not None:
         positions = positions[np.argsort(selection.order[0][positions], kind="stable")]
     return [int(m) for m in positions]
-
-
-def summarise(
-    question: Question,
-    members: tuple[Member, ...],
-    *,
-    seconds: float,
-    table: PredictionTable,
-    decision: Decision,
-) -> Answer:
-    """Return the answer that a decision amounts to."""
-    index = int(decision.answers[0])
-    text = decision.texts[0] if decision.texts is not None else answer_text(question, table, index)
-    options = table.options[0] if table.options is not None else ()
-    votes: dict[str, tuple[str, ...]] = {}
-    for member in members:
-        if member.answer is not None:
-            votes[member.answer] = (*votes.get(member.answer, ()), member.agent)
-    said = sum(map(len, votes.values()))
-    fused = answer_text(question, table, index)
-    probs = None
-    if decision.probs is not None:
-        probs = {option: float(decision.probs[0, k]) for k, option in enumerate(options)}
-    return Answer(
-        question=question,
-        text=text,
-        label=chr(ord("A") + index) if question.options and index >= 0 else None,
-        probs=probs,
-        votes=votes,
-        agreement=len(votes.get(fused, ())) / said if said and fused is not None else 0.0,
-        members=members,
-        seconds=seconds,
-        table=table,
-        decision=decision,
-    )

@@ -85,7 +85,7 @@ USAGE: list[tuple[str, str]] = [
     ("import wide t.csv", "Missing option '--out'"),
     ("import", "Missing argument 'FORMAT'"),
     ("compare run.json", "Missing argument"),
-    ("list foo", "unknown kind of thing 'foo'; known: systems, selectors, fusers"),
+    ("list foo", "unknown kind of thing 'foo'; known: systems, engines, selectors"),
     ("--log-level loud list", "expected debug, info, warning or error, got 'loud'"),
     ("demo --questions 3", "20"),
     # Values.

@@ -6,6 +6,7 @@ drawn from a continuum.
 """
 
 import functools
+import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -431,10 +432,14 @@ class TakesNothing(Toy):
         raise InvalidTable("needs samples of a kind that no table has")
 
 
+_FITS = itertools.count()
+
+
 class Unseeded(Toy):
     def fit(self, table: PredictionTable, selection: Selection) -> Self:
         super().fit(table, selection)
-        self.ranked_ = tuple(np.random.default_rng().permutation(table.num_agents).tolist())
+        # Another order at every fit, as randomness without a seed gives nearly always.
+        self.ranked_ = tuple(np.roll(np.arange(table.num_agents), next(_FITS)).tolist())
         return self
 
 

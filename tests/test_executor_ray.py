@@ -163,7 +163,7 @@ class TestRecording:
             there = recorded(watched, tmp_path)
         assert_same(there, here)
         assert "goes to another (retry 1 of 3)" in caplog.text
-        assert watched.seen[7].pid not in {seen.pid for seen in watched.seen[9:]}
+        assert watched.seen[7].pid not in {seen.pid for seen in watched.seen[12:]}
 
     def test_workers_that_are_not_to_be_had(self, cluster: Any) -> None:
         with (
@@ -209,7 +209,8 @@ class TestRecording:
             there = recorded(watched, tmp_path)
         assert_same(there, here)
         assert len({seen.node for seen in watched.seen[:8]}) == 2
-        assert len({seen.node for seen in watched.seen[10:]}) == 1
+        # What it had answered before may arrive after its end.
+        assert len({seen.node for seen in watched.seen[16:]}) == 1
         assert "goes to another" in caplog.text
 
 

@@ -12,10 +12,11 @@ import pytest
 from fusion import Agent, AgentPool, Ensemble, Spec, load_task
 from fusion.agents import RecordStore
 from fusion.agents.echo import Echo
+from fusion.answer import Answer
 from fusion.data import PredictionTable
-from fusion.errors import ConfigError, NoQuorum, NotFitted, UsageError
+from fusion.errors import ConfigError, FusionError, NoQuorum, NotFitted, UsageError
 from fusion.fusers.vote import Vote
-from fusion.live import Answer, Limits
+from fusion.live import Limits
 from fusion.schema import Decision, Question, Selection
 
 TASK = load_task("micro")
@@ -165,8 +166,7 @@ def test_no_error_text_reaches_a_fuser() -> None:
         answer = ensemble.answer(QUESTIONS[0], reader=TASK, limits=Limits(quorum=1))
     details = [member.detail for member in answer.members if member.detail]
     assert len(details) == 2
-    (table,) = seen
-    shown = repr([table.texts, table.options, table.provenance, table.answers])
+    shown = repr([[table.texts, table.options, table.provenance, table.answers] for table in seen])
     assert not any(detail in shown for detail in details)
     assert "scripted failure" not in shown
 
@@ -206,27 +206,183 @@ def test_quorum(quorum: float, asked: int, needed: int) -> None:
     assert Limits(quorum=quorum).needed(asked) == needed
 
 
-@pytest.mark.parametrize("wrong", [{"quorum": 1.5}, {"quorum": -1}, {"deadline_s": 0.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"quorum": 1.5},
+        {"quorum": -1},
+        {"quorum": "2"},
+        {"quorum": True},
+        {"deadline_s": 0.0},
+        {"max_cost": -1.0},
+        {"max_cost": float("nan")},
+        {"quorum": float("nan")},
+    ],
+)
 def test_limits_out_of_range(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="got"):
         Limits(**wrong)
 
 
 def test_a_budget_is_never_exceeded() -> None:
-    """The first member may cost 10 tokens x 1 USD; a budget for one such call asks nobody else."""
+    """A call may cost 10 tokens x 1 USD and costs 8: with 17 USD two fit one after the other, with 15 only one."""
+    said = "A " + "x " * 7
     priced = [
-        dataclasses.replace(echo(name, "A"), input_price=0.0, output_price=1e6, max_tokens=10)
+        dataclasses.replace(echo(name, said), input_price=0.0, output_price=1e6, max_tokens=10)
         for name in ("a", "b", "c")
     ]
+    question = dataclasses.replace(QUESTIONS[0], options=("A x x x x x x x", "y", "z"))
     with Ensemble(AgentPool(tuple(priced)), "all_agents", "vote") as ensemble:
-        answer = ensemble.answer(QUESTIONS[0], reader=TASK, limits=Limits(max_cost=15, quorum=1))
-        assert statuses(answer) == {"a": "ok", "b": "over_budget", "c": "over_budget"}
-        assert answer.cost == 1
+        answer = ensemble.answer(question, limits=Limits(max_cost=15, quorum=0))
+        assert sorted(statuses(answer).values()) == ["ok", "over_budget", "over_budget"]
+        assert answer.cost == 8
         assert answer.table.asked is not None
-        assert answer.table.asked.tolist() == [[True, False, False]]
+        assert int(answer.table.asked.sum()) == 1
         assert_replays(ensemble, answer)
+        more = ensemble.answer(question, limits=Limits(max_cost=18, quorum=0))
+        assert sorted(statuses(more).values()) == ["ok", "ok", "over_budget"]
+        assert more.cost == 16
         with pytest.raises(NoQuorum, match="not asked: 0"):
-            ensemble.answer(QUESTIONS[0], reader=TASK, limits=Limits(max_cost=0.5, quorum=1))
+            ensemble.answer(question, limits=Limits(max_cost=0.5, quorum=1))
+
+
+@pytest.mark.parametrize(("status", "others"), [("rate_limited", "ok"), ("timeout", "over_budget")])
+def test_who_pays_for_failures(status: Any, others: str) -> None:
+    """A server that refused is not paid; one that was too late may send a bill."""
+    failing = dataclasses.replace(
+        echo("a", fail_share=1.0, fail_status=status), input_price=0.0, output_price=1e6, max_tokens=10
+    )
+    fine = dataclasses.replace(echo("b", "A", delay_s=0.1), input_price=0.0, output_price=1e6, max_tokens=10)
+    with Ensemble(AgentPool((failing, fine)), "all_agents", "vote") as ensemble:
+        answer = ensemble.answer(QUESTIONS[0], reader=TASK, limits=Limits(max_cost=15, quorum=0))
+    assert statuses(answer)["b"] == others
+
+
+def escalating(asked: int) -> Any:
+    """Asks the first agents, and everybody when these are not of one mind and complete."""
+
+    class Escalating:
+        sees: ClassVar[Literal["answers"]] = "answers"
+
+        def fit(self, table: PredictionTable) -> Self:
+            return self
+
+        def select(self, table: PredictionTable) -> Selection:
+            mask_NM = np.zeros((len(table), table.num_agents), dtype=bool)
+            mask_NM[:, :asked] = True
+            first_NM = table.answers[:, :asked]
+            known_N = table.asked is None or table.asked[:, :asked].all(axis=1)
+            mask_NM[known_N & ((first_NM < 0) | (first_NM != first_NM[:, :1])).any(axis=1)] = True
+            return Selection(mask_NM)
+
+    return Escalating()
+
+
+def test_a_selector_that_looks_at_answers_sees_all_of_a_round() -> None:
+    """Two of three agree at once; the third is awaited, for its silence would bring in four who say otherwise."""
+    agents = pool(
+        *(echo(f"x{i}", "A") for i in range(2)), echo("x2", "A", delay_s=0.2), *(echo(f"y{i}", "B") for i in range(4))
+    )
+    with Ensemble(agents, escalating(3), "vote") as ensemble:
+        answer = ensemble.answer(QUESTIONS[0], reader=TASK)
+    assert answer.label == "A"
+    assert [member.agent for member in answer.members] == ["x0", "x1", "x2"]
+
+
+def test_a_round_after_the_deadline_is_not_begun() -> None:
+    agents = pool(echo("a", "A"), echo("b", "B", delay_s=30.0), echo("c", "A"))
+    with Ensemble(agents, escalating(2), "vote") as ensemble:
+        answer = ensemble.answer(QUESTIONS[0], reader=TASK, limits=Limits(deadline_s=0.2))
+    assert statuses(answer) == {"a": "ok", "b": "timeout"}
+
+
+def test_log_odds_of_an_open_question_wait() -> None:
+    """What a vote weighs grows with the number of different answers: two late ones of one mind win."""
+    fit = PredictionTable(
+        question_ids=list(map(str, range(20))),
+        agents=["a", "b", "c", "d"],
+        answers=np.array([[n >= 8, n >= 10, n >= 10, n >= 12] for n in range(20)], dtype=np.int8) * 1,
+        labels=[0] * 20,
+        num_options=[2] * 20,
+    )
+    agents = pool(echo("a", "x"), echo("b", "y", delay_s=0.2), echo("c", "y", delay_s=0.2), echo("d", "z"))
+    ensemble = Ensemble(agents, "all_agents", "weighted_vote(weights=log_odds)").fit(
+        dataclasses.replace(fit, labels=1 - np.asarray(fit.labels))
+    )
+    with ensemble:
+        eager = ensemble.answer("Which?")
+        patient = ensemble.answer("Which?", limits=Limits(settle=False))
+    assert eager.text == patient.text
+
+
+def test_cost_and_usage_count_every_draw() -> None:
+    """Three agents draw four answers of one word each at 2 USD; the first draw of one fails: 11 calls, 22 USD."""
+    draws = {"temperature": 1.0, "samples": 4, "input_price": 0.0, "output_price": 2e6}
+    agents = pool(*(echo(name, "A", fail_share=0.15, **draws) for name in ("a", "b", "c", "d", "e", "f")))
+    with Ensemble(agents, "all_agents", "sample_vote") as ensemble:
+        for question in QUESTIONS:
+            answer = ensemble.answer(question, reader=TASK, limits=Limits(quorum=0))
+            calls = sum(member.calls for member in answer.members)
+            assert answer.cost == 2 * calls
+            assert answer.usage.tokens_out == calls
+            assert answer.usage.tokens_in is not None
+            votes = sum(map(len, answer.votes.values()))
+            assert votes == calls
+            assert answer.agreement == (1.0 if votes else 0.0)
+
+
+def test_options_of_the_same_text_are_told_apart() -> None:
+    question = Question(id="q", messages=(), options=("x", "x", "y"))
+    with Ensemble(pool(echo("a", "A"), echo("b", "B"), echo("c", "C")), "all_agents", "vote") as ensemble:
+        answer = ensemble.answer(question)
+    assert answer.votes == {"A. x": ("a",), "B. x": ("b",), "C. y": ("c",)}
+    assert (answer.text, answer.label) == ("x", "A")
+    assert answer.probs is not None
+    assert sum(answer.probs.values()) == pytest.approx(1)
+
+
+def test_what_cannot_work_is_said_before_anybody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(self: Echo, requests: Sequence[Any]) -> Any:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(Echo, "generate", asked)
+    agents = varied_pool()
+    with pytest.raises(UsageError, match="quorum of 9"):
+        Ensemble(agents, "all_agents", "vote").answer(QUESTIONS[0], limits=Limits(quorum=9))
+    with pytest.raises(NotFitted):
+        Ensemble(agents, "all_agents", "weighted_vote").answer(QUESTIONS[0], reader=TASK)
+    with pytest.raises(UsageError, match="none of bbh"):
+        Ensemble(agents, "all_agents", "vote").answer("q", reader="bbh")
+    wrong = AgentPool((*agents.agents, Agent(name="typo", engine=Spec("ecko"))))
+    with pytest.raises(UsageError, match="echo"):
+        Ensemble(wrong, "all_agents", "vote").answer("q")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"question": None}, {"question": 5}, {"question": "q", "limits": {"quorum": 1}},
+        {"question": "q", "store": "rec"}, {"question": "q", "options": "pear"},
+        {"question": "q", "options": [f"o{i}" for i in range(27)]},
+    ],
+)  # fmt: skip
+def test_arguments_of_the_wrong_kind(how: Any) -> None:
+    with pytest.raises(UsageError):
+        Ensemble(varied_pool(), "all_agents", "vote").answer(how.pop("question"), **how)
+
+
+def test_a_store_that_cannot_keep_is_an_error(tmp_path: Any) -> None:
+    store = RecordStore.open(tmp_path)
+    store.close()
+    with Ensemble(varied_pool(), "all_agents", "vote") as ensemble, pytest.raises(FusionError, match="clos"):
+        ensemble.answer(QUESTIONS[0], reader=TASK, store=store)
+
+
+def test_a_task_that_was_not_made_for_options() -> None:
+    """It reads numbers where letters are wanted: nobody's answer can be read, and nothing breaks."""
+    with Ensemble(varied_pool(), "all_agents", "vote") as ensemble:
+        answer = ensemble.answer("q?", options=["x", "y"], reader="gsm8k", limits=Limits(quorum=0))
+    assert answer.votes == {}
 
 
 def test_a_budget_needs_prices() -> None:

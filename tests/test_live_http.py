@@ -11,8 +11,8 @@ from http_server import HttpServer
 
 from fusion import Agent, AgentPool, Ensemble, Limits, Spec, load_task
 from fusion.agents import RecordStore
+from fusion.answer import Answer
 from fusion.errors import NoQuorum
-from fusion.live import Answer
 
 TASK = load_task("micro")
 QUESTION = TASK.samples()[0]

@@ -35,8 +35,8 @@ from fusion.schema import FINAL
 
 MODELS = ("faulty-0.05", "faulty-0.05", "faulty-0.05", "broken-0.05", "broken-0.05")
 AT_ONCE = 16
-GROWTH_MIB = 72.0
-"""Memory that may be gained after the first tenth: SQLite's page cache fills up to 64 MiB, and what allocators keep."""
+GROWTH_MIB = 24.0
+"""Memory that may be gained after the first tenth: SQLite's page cache fills up to 16 MiB, and what allocators keep."""
 
 
 def pool_at(url: str) -> AgentPool:

@@ -1,12 +1,14 @@
 """A limit on what may be spent, held before anything is sent."""
 
+import asyncio
 from collections.abc import Sequence
 
 from fusion.agents._agent import Agent
 from fusion.agents._pool import AgentPool
 from fusion.errors import ConfigError
-from fusion.schema import Request, Usage
+from fusion.schema import Completion, Request, Status, Usage
 
+_FREE: frozenset[Status] = frozenset({"rate_limited", "http_error", "engine_error", "over_budget"})
 _PER_MESSAGE = 16
 """Tokens that a chat template may add to a message."""
 
@@ -15,8 +17,9 @@ class Budget:
     """Keeps the sum of what was spent and what calls in flight may still cost below a limit.
 
     What a call may cost at most: no tokeniser makes more tokens of a text than it has bytes, and no more than
-    `max_tokens` are written. What it did cost replaces that when it ends; where the server does not say, the most
-    counts.
+    `max_tokens` are written. What it did cost replaces that when it ends. Calls that a server refused or broke off are
+    free, as providers bill answers; where an answer's tokens are not told, and for calls that were cancelled or too
+    late, the most counts.
 
     Args:
         pool: Agents with prices.
@@ -30,9 +33,11 @@ class Budget:
         self.limit = limit
         self.spent = 0.0
         self._reserved = 0.0
+        self._out = 0
+        self._ended = asyncio.Event()
         if limit is None:
             return
-        if limit < 0:
+        if not limit >= 0:
             raise ConfigError(f"max_cost must be at least 0, got {limit}")
         unpriced = [agent.name for agent in pool if None in agent.prices]
         if unpriced:
@@ -44,28 +49,40 @@ class Budget:
     @property
     def reason(self) -> str:
         """What to say of a call that was not made."""
-        return f"not asked: {self.spent:.6f} of {self.limit} USD are spent, and it might have cost more than the rest"
+        return f"not asked: {self.spent:.6f} of {self.limit} USD are spent, and it might cost more than the rest"
 
-    def set_aside(self, agent: Agent, requests: Sequence[Request]) -> int:
-        """Reserve the most that requests may cost, in order, and return how many of them fit."""
-        if self.limit is None:
+    async def set_aside(self, agent: Agent, requests: Sequence[Request]) -> int:
+        """Reserve the most that requests may cost, in order, and return how many of them fit.
+
+        While none fits but calls are on their way, wait: they may turn out to cost less than was set aside for them.
+        """
+        if self.limit is None or not requests:
             return len(requests)
-        for count, request in enumerate(requests):
-            most = most_usd(agent, request)
-            if self.spent + self._reserved + most > self.limit:
+        while True:
+            count = 0
+            for request in requests:
+                most = most_usd(agent, request)
+                if self.spent + self._reserved + most > self.limit:
+                    break
+                self._reserved += most
+                self._out += 1
+                count += 1
+            if count or not self._out:
                 return count
-            self._reserved += most
-        return len(requests)
+            self._ended.clear()
+            await self._ended.wait()
 
-    def settle(self, agent: Agent, request: Request, usage: Usage | None) -> None:
-        """Replace a reservation by what the call cost; `usage` is None when it was not sent."""
+    def settle(self, agent: Agent, request: Request, completion: Completion | None) -> None:
+        """Replace a reservation by what the call cost; `completion` is None when it was not sent."""
         if self.limit is None:
             return
         most = most_usd(agent, request)
-        self._reserved = max(self._reserved - most, 0.0)
-        if usage is not None:
-            cost = usd(agent, usage)
+        self._out -= 1
+        self._reserved = max(self._reserved - most, 0.0) if self._out else 0.0
+        if completion is not None and completion.status not in _FREE:
+            cost = usd(agent, completion.usage)
             self.spent += most if cost is None else cost
+        self._ended.set()
 
 
 def usd(agent: Agent, usage: Usage) -> float | None:

@@ -11,6 +11,8 @@ from fusion.agents._store import RecordStore
 from fusion.errors import EngineError, FusionError
 from fusion.schema import FINAL, Question, Request
 
+_MUST_BE_SCORED = "take a form of the task that lists the options, such as truthfulqa_mc1(style=generate)"
+
 
 class Job(NamedTuple):
     """One call of an agent.
@@ -67,16 +69,22 @@ class Asker:
             EngineError: When it must score the options and its engine cannot.
         """
         texts = continuations(question)
-        if not texts or not scores(agent):
+        if not texts:
             return ""
         kind = kind_of(texts)
+        if not scores(agent):
+            if kind == "texts" and not _shown(texts, question):
+                raise EngineError(
+                    f"agent {agent.name!r} generates, and question {question.id!r} does not show the options it is to "
+                    f"choose from; {_MUST_BE_SCORED}, or let the agent score: mode: auto, samples: 1"
+                )
+            return ""
         if (agent.name, kind) not in self._means:
             means = await self._look_up(agent, question, kind)
             if not means and (agent.mode == "options" or kind == "texts"):
                 raise EngineError(
                     f"agent {agent.name!r} must score the options of question {question.id!r}, and its engine offers "
-                    "no means for them; choose an engine that does, or a form of the task that lists the options, such "
-                    "as truthfulqa_mc1(style=generate), and mode: generate"
+                    f"no means for them; choose an engine that does, or {_MUST_BE_SCORED} and mode: generate"
                 )
             self._means[agent.name, kind] = means
         return self._means[agent.name, kind]
@@ -135,6 +143,10 @@ async def plan_agent(
     final = {digest for digest, completion in found.items() if completion.status in FINAL}
     plan.open = [i for i, job in enumerate(plan.jobs) if job.digest not in final]
     return plan
+
+
+def _shown(texts: Sequence[str], question: Question) -> bool:
+    return bool(question.messages) and all(text in question.messages[-1].content for text in texts)
 
 
 def scores(agent: Agent) -> bool:

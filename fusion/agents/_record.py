@@ -189,19 +189,24 @@ class Recorder:
 
     async def _paid(self, agent: Agent, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Completion], None]:
         """Answer what the budget allows; the rest comes back as `over_budget`."""
-        paid = self._budget.set_aside(agent, requests)
-        for index in range(paid, len(requests)):
+        start = 0
+        while start < len(requests):
+            paid = await self._budget.set_aside(agent, requests[start:])
+            if not paid:
+                break
+            waiting = set(range(start, start + paid))
+            try:
+                async with aclosing(self._answer(agent, requests[start : start + paid])) as answers:
+                    async for index, completion in answers:
+                        waiting.discard(start + index)
+                        self._budget.settle(agent, requests[start + index], completion)
+                        yield start + index, completion
+            finally:
+                for index in waiting:
+                    self._budget.settle(agent, requests[index], None)
+            start += paid
+        for index in range(start, len(requests)):
             yield index, Completion(status="over_budget", detail=self._budget.reason)
-        waiting = set(range(paid))
-        try:
-            async with aclosing(self._answer(agent, requests[:paid])) as answers:
-                async for index, completion in answers:
-                    waiting.discard(index)
-                    self._budget.settle(agent, requests[index], completion.usage)
-                    yield index, completion
-        finally:
-            for index in waiting:
-                self._budget.settle(agent, requests[index], None)
 
     def _still_open(self, plan: AgentPlan, chunk: Sequence[int]) -> list[int]:
         found = self._store.get(plan.jobs[i].digest for i in chunk)

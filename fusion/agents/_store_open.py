@@ -15,7 +15,7 @@ from fusion.errors import FusionError, InputError, OutputError, StoreError
 BUSY_SECONDS = 30.0
 """How long a process waits for another one that writes."""
 
-_CACHE_KIB = 65_536
+_CACHE_KIB = 16_384
 _CHECKPOINT_PAGES = 4_096
 _JOURNAL_BYTES = 64 * 2**20
 _HEAD = b"SQLite format 3\0"

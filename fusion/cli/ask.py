@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from fusion.answer import Answer
     from fusion.ensemble import Ensemble
-    from fusion.live import Answer
 
 
 def ask_command(

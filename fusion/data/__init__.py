@@ -11,6 +11,7 @@ from fusion.data._table import PredictionTable, StrArray, describe_difference
 
 if TYPE_CHECKING:
     from fusion.data._adhoc import make_question
+    from fusion.data._choice import LETTERS
     from fusion.data._import import FORMATS, import_records, read_table, write_table
     from fusion.data._notes import table_notes
     from fusion.data._order import by_accuracy, name_keys
@@ -25,6 +26,7 @@ _HOMES = {
     "Call": "fusion.data._tabulate",
     "EXTRACTORS": "fusion.data._parse",
     "FORMATS": "fusion.data._import",
+    "LETTERS": "fusion.data._choice",
     "FreeForm": "fusion.data._tabulate",
     "Reader": "fusion.data._tabulate",
     "Split": "fusion.data._splits",
@@ -49,6 +51,7 @@ _HOMES = {
 __all__ = [
     "EXTRACTORS",
     "FORMATS",
+    "LETTERS",
     "Call",
     "FreeForm",
     "PredictionTable",

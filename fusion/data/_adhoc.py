@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from fusion.data._choice import choice_question, list_options
+from fusion.data._choice import LETTERS, choice_question, list_options
 from fusion.errors import UsageError
 from fusion.schema import Message, Question
 
@@ -15,7 +15,7 @@ def make_question(text: str, *, options: Sequence[str] = ()) -> Question:
     Its id is a hash of what is asked, so the same question has the same id again.
 
     Raises:
-        UsageError: When the text is blank, there is one option only, or an option occurs twice.
+        UsageError: When the text is blank, there is one option only or more than 26, or an option occurs twice.
 
     Example:
         >>> question = make_question("Which is a fruit?", options=["pear", "pea"])
@@ -24,6 +24,10 @@ def make_question(text: str, *, options: Sequence[str] = ()) -> Question:
     """
     if not text.strip():
         raise UsageError("a question must not be blank")
+    if isinstance(options, str):
+        raise UsageError(f"options are a list of texts, got the text {options!r}; write [{options!r}, ...]")
+    if len(options) > len(LETTERS):
+        raise UsageError(f"at most {len(LETTERS)} options can be told apart by letters, got {len(options)}")
     if options and (len(options) < 2 or len(set(options)) < len(options)):
         raise UsageError(f"give two different options or more, or none for an open question; got {list(options)}")
     said = json.dumps([text, *options]).encode()

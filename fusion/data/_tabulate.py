@@ -150,7 +150,9 @@ def _read(question: Question, agent: str, call: Call, reader: Reader) -> tuple[A
         choice = chosen(logprobs)
     elif spoke and question.options:
         letter = reader.parse(text, question)
-        choice = LETTERS.index(letter) if letter is not None else None
+        # A reader that is not made for questions with options may say anything.
+        choice = LETTERS.find(letter) if letter is not None and len(letter) == 1 else -1
+        choice = choice if 0 <= choice < len(question.options) else None
     elif spoke:
         said = reader.parse(text, question)
     score = _score(question, completion, text, reader) if spoke and _known(question) else None

@@ -34,7 +34,7 @@ from fusion.data._choice import LETTERS, choice_question, score_choice
 from fusion.data._hub import Row, choose_subsets, read_rows, require_split
 from fusion.data._parse import get_extractor, normalise_free_form
 from fusion.data._prompt import Shot, conversation, first_shots
-from fusion.errors import InvalidSpec
+from fusion.errors import InvalidSpec, UsageError
 from fusion.schema import Message, Question
 
 __all__ = ["Bbh"]
@@ -86,7 +86,13 @@ class Bbh:
         return [self._question(row, f"bbh/{row['subset']}/sample/0", row["subset"]) for row in _SAMPLES]
 
     def parse(self, text: str, question: Question) -> str | None:
-        """Return the letter of the option that `text` states, in an open question its words or number."""
+        """Return the letter of the option that `text` states, in an open question its words or number.
+
+        Raises:
+            UsageError: When the question is not one of this task.
+        """
+        if question.category not in SUBSETS:
+            raise UsageError(f"question {question.id!r} is none of bbh, which reads each of its subsets in another way")
         lettered = SUBSETS[question.category].options is LETTERED
         num_options = len(question.options) if lettered else None
         value = get_extractor(self.extractor)(text, num_options=num_options).value

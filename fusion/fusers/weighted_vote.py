@@ -95,9 +95,14 @@ class WeightedVote:
         Raises:
             NotFitted: Before fit.
         """
-        return settled(table, selection, pending, self._weights(table))
+        settled_N = settled(table, selection, pending, self._weights(table))
+        if self.weights == "log_odds" and not self.num_wrong_:
+            # Every answer that nobody has given yet may be one more option of an open question, and weigh more.
+            for more in range(1, int(pending.sum(axis=1).max(initial=0)) + 1):
+                settled_N &= settled(table, selection, pending, self._weights(table, more_options=more))
+        return settled_N
 
-    def _weights(self, table: PredictionTable) -> FloatArray:
+    def _weights(self, table: PredictionTable, *, more_options: int = 0) -> FloatArray:
         """Return the weights, float64 [M] or, as log odds, [N, M]."""
         if self.competence_ is None:
             raise not_fitted(self)
@@ -106,7 +111,7 @@ class WeightedVote:
             return np.asarray(self.competence_**self.power_)
         odds_M = np.log(self.competence_) - np.log1p(-self.competence_)
         # One option leaves nothing to decide; two is the least for which the term is defined.
-        num_wrong_N = self.num_wrong_ or np.maximum(table.num_options.astype(np.float64), 2) - 1
+        num_wrong_N = self.num_wrong_ or np.maximum(table.num_options + np.float64(more_options), 2) - 1
         weights_NM: FloatArray = odds_M + np.log(num_wrong_N * np.ones(len(table)))[:, None]
         return weights_NM
 

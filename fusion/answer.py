@@ -1,0 +1,152 @@
+"""What an ensemble answers to one question, and what every member contributed to it."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fusion.agents import sum_usage
+from fusion.data import LETTERS, PredictionTable
+from fusion.schema import Decision, Json, Question, Status, Usage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """What one agent contributed.
+
+    Args:
+        agent: Its name.
+        status: How its call ended; of several draws the first that could be read, else the first.
+        answer: The answer that was read from that one; None when there is none.
+        text: What it said.
+        calls: Draws with a final answer.
+        recorded: Of these, how many were on record and not asked for.
+        usage: Tokens of these draws.
+        cost: Their price in USD; None when prices or tokens are unknown.
+        seconds: Time its slowest call took.
+        detail: What went wrong, for people.
+    """
+
+    agent: str
+    status: Status
+    answer: str | None
+    text: str
+    calls: int
+    recorded: int
+    usage: Usage
+    cost: float | None
+    seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The ensemble's answer to one question.
+
+    Args:
+        question: What was asked.
+        text: The fused answer: an option's text, or the open answer; None when everybody abstained.
+        label: The letter of the chosen option; None for open questions.
+        probs: Probability of every option or open answer, by its text; None when the fuser says none.
+        votes: Who gave which answer, by its text; a fuser that takes several draws of an agent names it for each.
+            Options whose texts repeat are told apart by their letters.
+        agreement: Share of these votes that are for the fused answer.
+        members: Every agent that was selected, in the pool's order.
+        seconds: From the question to the answer.
+        table: What the decision saw, one row; replaying it gives the same decision.
+        decision: The fused answer as the fuser returned it.
+    """
+
+    question: Question
+    text: str | None
+    label: str | None
+    probs: Mapping[str, float] | None
+    votes: Mapping[str, tuple[str, ...]]
+    agreement: float
+    members: tuple[Member, ...]
+    seconds: float
+    table: PredictionTable
+    decision: Decision
+
+    @property
+    def usage(self) -> Usage:
+        """Sum of the members' tokens; None where one of those that answered does not say."""
+        return sum_usage([member.usage for member in self.members if member.calls])
+
+    @property
+    def cost(self) -> float | None:
+        """Sum of the members' costs in USD; None when one of those that answered is unknown."""
+        costs = [member.cost for member in self.members if member.calls]
+        return None if None in costs else math.fsum(cost for cost in costs if cost is not None)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return everything but the table and the prompt, for machines."""
+        value = {
+            "question_id": self.question.id,
+            "text": self.text,
+            "label": self.label,
+            "probs": None if self.probs is None else dict(self.probs),
+            "votes": {answer: list(agents) for answer, agents in self.votes.items()},
+            "agreement": self.agreement,
+            "usage": dataclasses.asdict(self.usage),
+            "cost_usd": self.cost,
+            "seconds": self.seconds,
+            "members": [dataclasses.asdict(member) for member in self.members],
+        }
+        plain: dict[str, Json] = json.loads(json.dumps(value))
+        return plain
+
+
+def answer_text(table: PredictionTable, index: int) -> str | None:
+    """Return answer number `index` of a one-row table in words; None for -1."""
+    if index < 0:
+        return None
+    assert table.options is not None, "tabulate always gives the options' texts"
+    return _names(table.options[0])[index]
+
+
+def _names(options: Sequence[str]) -> list[str]:
+    """Return the options' texts, told apart by their letters where texts repeat."""
+    if len(set(options)) == len(options):
+        return list(options)
+    return [f"{LETTERS[k]}. {option}" for k, option in enumerate(options)]
+
+
+def summarise(
+    question: Question,
+    members: tuple[Member, ...],
+    *,
+    seconds: float,
+    table: PredictionTable,
+    decision: Decision,
+) -> Answer:
+    """Return the answer that a decision amounts to."""
+    index = int(decision.answers[0])
+    options = _names(table.options[0]) if table.options is not None else []
+    fused = answer_text(table, index)
+    votes: dict[str, tuple[str, ...]] = {}
+    for member in members:
+        m = table.agents.index(member.agent)
+        draws_R = table.answers[0, m : m + 1]
+        if decision.samples > 1 and table.sample_answers is not None:
+            draws_R = table.sample_answers[0, m, : decision.samples]
+        for k in draws_R[draws_R >= 0].tolist():
+            votes[options[k]] = (*votes.get(options[k], ()), member.agent)
+    said = sum(map(len, votes.values()))
+    probs = None
+    if decision.probs is not None:
+        probs = {option: float(decision.probs[0, k]) for k, option in enumerate(options)}
+    plain = table.options[0][index] if table.options is not None and index >= 0 else None
+    return Answer(
+        question=question,
+        text=plain if decision.texts is None else decision.texts[0],
+        label=LETTERS[index] if question.options and index >= 0 else None,
+        probs=probs,
+        votes=votes,
+        agreement=len(votes.get(fused, ())) / said if said and fused is not None else 0.0,
+        members=members,
+        seconds=seconds,
+        table=table,
+        decision=decision,
+    )
