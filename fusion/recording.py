@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,9 +28,9 @@ from fusion.agents import (
     sum_usage,
     usd,
 )
-from fusion.data import PredictionTable, load_task, tabulate, write_table
+from fusion.data import PredictionTable, load_task, read_table, tabulate, write_table
 from fusion.discovery import build, spec_of
-from fusion.errors import FusionError, InputError, UsageError
+from fusion.errors import EngineError, FusionError, InputError, UsageError
 from fusion.files import check_writable, write_text
 from fusion.protocols import Executor, Task
 from fusion.schema import FINAL, Completion, Json, Question, RunRecord, Status
@@ -144,6 +144,7 @@ def record(
     Raises:
         UsageError: When an agent has no engine, the folder holds the record of another task or split, or the limit
             selects nothing.
+        EngineError: When an agent that is in the table cannot be asked any more; the table is left as it is.
         ConfigError: When there is a limit on the cost and an agent without prices.
         OutputError: When the folder cannot be written.
     """
@@ -184,6 +185,7 @@ async def arecord(
     members = tuple(_member(recording, table, m, agent, completions.get(m, [])) for m, agent in enumerate(pool))
     command = {**work.command, "pool": pool.to_json()}
     result = RecordResult(table=table, members=members, run=watch.record(command, {"record": table.fingerprint}))
+    _check_not_poorer(table, folder / TABLE, recording.errors)
     write_table(table, folder / TABLE)
     write_text(folder / RECORD, json.dumps(result.to_json(), indent=1) + "\n")
     return result
@@ -282,6 +284,12 @@ def _prepare(task: str, options: RecordOptions) -> _Work:
 def _with_samples(pool: AgentPool, samples: int | None) -> AgentPool:
     if samples is None:
         return pool
+    cold = [agent.name for agent in pool if agent.temperature == 0]
+    if samples > 1 and cold:
+        raise UsageError(
+            f"several samples of {', '.join(cold)} at temperature 0 would all be the same; give a temperature in the "
+            "pool file, or here: --set defaults.temperature=0.7"
+        )
     return AgentPool(tuple(dataclasses.replace(agent, samples=samples) for agent in pool))
 
 
@@ -310,6 +318,26 @@ def _check_folder(folder: Path, command: dict[str, Json]) -> None:
             raise UsageError(
                 f"{folder} holds a record of {key} {before.get(key)}, not {command[key]}; give another folder"
             )
+
+
+def _check_not_poorer(table: PredictionTable, path: Path, errors: Mapping[str, str]) -> None:
+    """Refuse to replace a table by one that lacks an agent's answers because its engine could not start.
+
+    Raises:
+        EngineError: When an agent that could not be asked has answers in the table that is there.
+    """
+    if not errors or not path.exists():
+        return
+    before = read_table(path)
+    for name, why in errors.items():
+        if name in before.agents:
+            had = int(before.answered[:, before.agents.index(name)].sum())
+            if had > int(table.answered[:, table.agents.index(name)].sum()):
+                raise EngineError(
+                    f"agent {name!r} cannot be asked ({why}), and {path} has {had} answers of it, more than there "
+                    "would be now; the table was left as it is, new answers of the others are in the store. Mend the "
+                    "engine, or take the agent out of the pool"
+                )
 
 
 def _member(

@@ -200,6 +200,18 @@ def test_fewer_samples_in_one_of_the_tables() -> None:
     assert any("no samples" in note for note in without.notes)
 
 
+def test_a_best_single_that_was_drawn_once_is_not_sampled() -> None:
+    """Agents of one record may differ in how often they were drawn; what was never drawn is no baseline."""
+    table = random_table(1, questions=200)
+    assert table.sample_answers is not None
+    best = int(table.accuracies.argmax())
+    once = table.sample_answers.copy()
+    once[:, best, 1:] = -1
+    result = bench(dataclasses.replace(table, sample_answers=once), "vote", options=FEW)
+    assert not any("sample_vote" in item.name for item in result.systems)
+    assert any("one draw only of the best single member" in note for note in result.notes)
+
+
 def test_sampling_an_ensemble_costs_agents_times_samples() -> None:
     """Two agents, three samples each: 6 calls. Random subsets of 4 (the pool) get one vote each, not three."""
     result = bench(random_table(1, questions=200), "top_k(k=2)+sample_vote(samples=3)", options=FEW)

@@ -115,7 +115,9 @@ def test_ask(pool: Path, tmp_path: Path) -> None:
     first = json.loads(fusion(*words, input="Say a letter").stdout)
     assert {member["agent"] for member in first["members"]} == {"steady", "flaky", "third"}
     assert first["text"] in {"A", "B", "C"}
-    assert json.loads(fusion(*words, input="Say a letter").stdout)["votes"] == first["votes"]
+    again = json.loads(fusion(*words, input="Say a letter").stdout)
+    assert again["votes"] == first["votes"]
+    assert [member["recorded"] for member in again["members"] if member["status"] == "ok"] == [1, 1, 1]
     assert "steady" in fusion("store", "ls", tmp_path / "kept").stdout
 
 
@@ -138,8 +140,10 @@ def test_ask_a_saved_ensemble(pool: Path, tmp_path: Path) -> None:
         (["--pool", "{pool}", "--option", "one"], 2, "two different options"),
         (["--pool", "{pool}", "--system", "oracle+vote"], 2, "right answers"),
         (["--pool", "{pool}", "--system", "weighted_vote"], 1, "fit"),
-        (["--pool", "{pool}", "--max-cost", "0", "--set", "x=1"], 2, "--set"),
-        (["--pool", "{pool}", "--quorum", "4"], 1, "of the 4 answers that the quorum needs"),
+        (["--ensemble", "x", "--system", "vote"], 2, "go with --pool"),
+        (["--pool", "{pool}", "--set", "agents.steady.modle=x"], 2, "did you mean"),
+        (["--pool", "{pool}", "--quorum", "4"], 2, "a quorum of 4 cannot be met: 3 agents are asked"),
+        (["--pool", "{pool}", "--task", "bbh"], 2, "none of bbh"),
     ],
 )
 def test_wrong_usage_of_ask(words: list[str], code: int, expected: str, pool: Path) -> None:

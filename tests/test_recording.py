@@ -14,7 +14,7 @@ from fusion import Agent, AgentPool, Spec, load_task, recording
 from fusion.agents import Engines, Recorder, RecordStore
 from fusion.agents.echo import Echo
 from fusion.data import read_table, tabulate
-from fusion.errors import ConfigError, UnknownName, UsageError
+from fusion.errors import ConfigError, EngineError, UnknownName, UsageError
 from fusion.recording import RecordOptions, record, take
 from fusion.schema import FINAL
 
@@ -137,8 +137,53 @@ def test_several_samples_are_generated(tmp_path: Path) -> None:
 
 
 def test_samples_at_temperature_0_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="temperature"):
+    with pytest.raises(UsageError, match=r"several samples of a at temperature 0.*--set defaults.temperature"):
         record(pool(agent("a")), "micro", tmp_path, options=options(samples=3))
+
+
+def test_a_table_is_not_replaced_by_a_poorer_one(tmp_path: Path) -> None:
+    """An engine that cannot start any more does not take its answers out of the table; the others' are kept."""
+    record(pool(agent("a")), "micro", tmp_path / "first", options=options("30"))
+    (tmp_path / "first" / "table.parquet").rename(tmp_path / "moving.parquet")
+    replayed = Agent(name="r", engine=Spec("replay", {"table": str(tmp_path / "moving.parquet")}), model="a")
+    out = tmp_path / "out"
+    whole = record(pool(agent("a"), replayed), "micro", out, options=options("30"))
+    assert whole.table.answered.all()
+    (tmp_path / "moving.parquet").unlink()
+    with pytest.raises(EngineError, match=r"'r' cannot be asked .* has 30 answers of it.*left as it is"):
+        record(pool(agent("a"), replayed), "micro", out, options=options("40"))
+    assert read_table(out / "table.parquet").fingerprint == whole.table.fingerprint
+    with RecordStore.open(out) as store:
+        assert {tally.agent: tally.answers for tally in store.summary()} == {"a": 40, "r": 30}
+    alone = record(pool(agent("a")), "micro", out, options=options("40"))
+    assert alone.members[0].recorded == 40
+
+
+def test_options_that_are_not_shown_must_be_scored(tmp_path: Path) -> None:
+    """A model that is asked to write cannot choose from what it does not see: an error, not 0 % right."""
+    from fusion.agents import Asker
+
+    task = load_task("truthfulqa_mc1")
+    writing = agent("a")
+
+    async def means(member: Agent, question: Any) -> str:
+        return await Asker(Engines(pool(member))).scoring(member, question)
+
+    with pytest.raises(EngineError, match=r"does not show the options.*style=generate"):
+        asyncio.run(means(writing, task.samples()[0]))
+    assert asyncio.run(means(agent("a", mode="auto"), task.samples()[0])) == "hash"
+    listed = load_task("truthfulqa_mc1(style=generate)").samples()[0]
+    assert asyncio.run(means(writing, listed)) == ""
+
+
+def test_a_budget_is_used_up_before_calls_are_refused(tmp_path: Path) -> None:
+    """What calls did not cost of what was set aside for them is there for others: all are made, and paid."""
+    members = pool(*(agent(name, input_price=1.0, output_price=1.0, max_tokens=4) for name in ("a", "b")))
+    free = record(members, "micro", tmp_path / "free", options=options())
+    real = sum(member.cost or 0 for member in free.members)
+    # The last call needs its worst case to fit: 4 tokens written, and a token for every byte read.
+    capped = record(members, "micro", tmp_path / "capped", options=options(max_cost=real + 4e-4))
+    assert all(member.statuses == {"ok": 40} for member in capped.members)
 
 
 def test_an_agent_that_cannot_be_asked_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -154,8 +199,6 @@ def test_an_agent_that_cannot_be_asked_does_not_stop_the_others(tmp_path: Path) 
 
 def test_an_engine_that_breaks_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was answered before stays; the error is told; the next recording asks the rest."""
-    from fusion.errors import EngineError
-
     answer, asked = Echo._answer, []
 
     def breaking(self: Echo, request: Any) -> Any:

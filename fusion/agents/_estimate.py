@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fusion.agents._agent import Agent
 from fusion.agents._budget import most_usd
@@ -66,7 +66,9 @@ async def estimate(
     recorded = len(plan.jobs) - len(plan.open)
     base = Estimate(agent=agent.name, calls=len(plan.jobs), recorded=recorded, means=means)
     if not plan.open:
-        return base
+        return replace(
+            base, tokens_in=0, counted=True, tokens_out=0, most_tokens_out=0, cost=0.0, most_cost=0.0, seconds=0
+        )
     step = max(len(plan.open) // _EXAMPLES, 1)
     jobs = [plan.jobs[i] for i in plan.open[::step]]
     requests = [asker.request(agent, questions[job.question], job.sample) for job in jobs]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fusion.answer import Answer
+    from collections.abc import Sequence
+
+    from fusion.answer import Answer, Member
     from fusion.ensemble import Ensemble
 
 
@@ -18,7 +20,9 @@ def ask_command(
         Path | None, typer.Option(help="Folder of a saved ensemble; its agents must have engines.")
     ] = None,
     pool: Annotated[Path | None, typer.Option(help="Pool file (YAML) instead.", envvar="FUSION_POOL")] = None,
-    system: Annotated[str, typer.Option(help="With --pool: selector+fuser, or a fuser alone.")] = "vote",
+    system: Annotated[
+        str | None, typer.Option(help="With --pool: selector+fuser, or a fuser alone (default: vote).")
+    ] = None,
     option: Annotated[list[str] | None, typer.Option(help="An option to choose from. May be repeated.")] = None,
     task: Annotated[
         str | None, typer.Option(help="Read the answers as this task does, such as gsm8k (default: as they are).")
@@ -34,6 +38,9 @@ def ask_command(
         Path | None, typer.Option(help="Folder of a record: nothing in it is asked again, everything new is kept.")
     ] = None,
     json: Annotated[str | None, typer.Option(help="Write the answer as JSON to this file; - prints it.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="With --pool: override a key of the file: a.b=c. May be repeated.")
+    ] = None,
 ) -> None:
     """Ask an ensemble one question; its members answer at the same time, and the fuser settles the answer."""
     import contextlib
@@ -47,7 +54,7 @@ def ask_command(
     text = sys.stdin.read() if question == "-" else question
     limits = Limits(quorum=_quorum(quorum), deadline_s=deadline, max_cost=max_cost)
     with contextlib.ExitStack() as stack:
-        members = stack.enter_context(_ensemble(ensemble, pool, system))
+        members = stack.enter_context(_ensemble(ensemble, pool, system, set_ or ()))
         store = stack.enter_context(RecordStore.open(record)) if record else None
         with working("asking"):
             answer = members.answer(
@@ -59,17 +66,20 @@ def ask_command(
         _show(answer)
 
 
-def _ensemble(folder: Path | None, pool: Path | None, system: str) -> Ensemble:
+def _ensemble(folder: Path | None, pool: Path | None, system: str | None, changes: Sequence[str]) -> Ensemble:
     from fusion.agents import read_pool
+    from fusion.config import parse_overrides
     from fusion.ensemble import Ensemble
     from fusion.errors import UsageError
     from fusion.schema import System
 
     if folder and not pool:
+        if system or changes:
+            raise UsageError("--system and --set go with --pool; a saved ensemble has its selector, fuser and agents")
         return Ensemble.load(folder)
     if pool and not folder:
-        chosen = System.parse(system)
-        return Ensemble(read_pool(pool), chosen.selector, chosen.fuser)
+        chosen = System.parse(system or "vote")
+        return Ensemble(read_pool(pool, overrides=parse_overrides(changes)), chosen.selector, chosen.fuser)
     raise UsageError("give either --ensemble FOLDER or --pool FILE")
 
 
@@ -94,7 +104,7 @@ def _show(answer: Answer) -> None:
         tokens = [count for count in (member.usage.tokens_in, member.usage.tokens_out) if count is not None]
         shown.add_row(
             member.agent,
-            member.status if not member.detail else f"{member.status}: {member.detail[:80]}",
+            _how(member),
             _one_line(member.answer or "-"),
             str(sum(tokens)) if tokens else "-",
             "-" if member.cost is None else f"{member.cost:.6f}",
@@ -110,6 +120,12 @@ def _show(answer: Answer) -> None:
     )
     label = f"{answer.label}. " if answer.label else ""
     typer.echo(f"answer: {label}{answer.text if answer.text is not None else '(none: everybody abstained)'}")
+
+
+def _how(member: Member) -> str:
+    if member.detail:
+        return f"{member.status}: {member.detail[:80]}"
+    return f"{member.status}, on record" if member.recorded else member.status
 
 
 def _one_line(text: str, most: int = 60) -> str:

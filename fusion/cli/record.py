@@ -61,6 +61,8 @@ def record_command(
             write_json({"plan": [dataclasses.asdict(estimate) for estimate in estimates]}, json)
         if json != "-":
             _show_plan(estimates)
+        if all(estimate.error for estimate in estimates):
+            raise typer.Exit(1)
         return
     with recording.answerer(executor, agents) as elsewhere, member_progress() as told:
         options = dataclasses.replace(options, answerer=elsewhere)
@@ -95,7 +97,7 @@ def _show(result: RecordResult, out: Path) -> None:
             str(member.recorded),
             f"{100 * member.failed_share:.1f}",
             f"{100 * member.unread_share:.1f}",
-            *(_cell(None if member.accuracy is None else f"{100 * member.accuracy:.1f}"),),
+            _cell(None if member.accuracy is None or not member.calls else f"{100 * member.accuracy:.1f}"),
             _cell(member.tokens_in),
             _cell(member.tokens_out),
             _cell(None if member.cost is None else f"{member.cost:.4f}"),

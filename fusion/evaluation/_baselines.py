@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from fusion.data import Split
+from fusion.data import Split, by_accuracy
 from fusion.schema import Spec, System
 
 BEST_SINGLE = System(Spec("single_best"), Spec("vote"))
@@ -46,8 +46,10 @@ def plan(costs: Mapping[System, Cost], parts: Split) -> Plan:
     """
     notes: list[str] = []
     most = _num_samples(parts)
-    if not most:
-        notes.append("the table has no samples, so the best single member sampled k times is not among the baselines")
+    if most < 2:
+        bare = any(part.sample_answers is None for part in parts)
+        had = "no samples" if bare else "one draw only of the best single member"
+        notes.append(f"the table has {had}, so the best single member sampled k times is not among the baselines")
     routed = [BEST_PER_CATEGORY]
     if parts.fit.categories is None or parts.test.categories is None:
         notes.append("the table has no categories, so the best single member per category is not among the baselines")
@@ -61,7 +63,7 @@ def plan(costs: Mapping[System, Cost], parts: Split) -> Plan:
         count = min(size, most)
         if count > 1:
             own.append(sampled.setdefault(count, _sampled(count)))
-        if 0 < most < size:
+        if 1 < most < size:
             notes.append(
                 f"the best single member beside {system} is sampled {most} times, not {size}: no more are recorded"
             )
@@ -76,8 +78,15 @@ def plan(costs: Mapping[System, Cost], parts: Split) -> Plan:
 
 
 def _num_samples(parts: Split) -> int:
-    recorded = [part.sample_answers.shape[2] for part in parts if part.sample_answers is not None]
-    return min(recorded) if len(recorded) == len(parts) else 0
+    """Return how many draws of the best single member both parts have; agents of one record may differ in that."""
+    best = parts.fit.agents[by_accuracy(parts.fit.accuracies)[0]]
+    recorded = []
+    for part in parts:
+        if part.sample_answers is None:
+            return 0
+        drawn_R = (part.sample_answers[:, part.agents.index(best)] >= 0).any(axis=0)
+        recorded.append(int(drawn_R.sum()))
+    return min(recorded)
 
 
 def _sampled(count: int) -> System:
