@@ -30,9 +30,10 @@ from fusion.significance import wilson_interval
 
 HERE = Path(__file__).parent
 SIZES = {"mmlu": 300, "gsm8k": 100, "truthfulqa_mc1": 200}
-QUICK_SIZE, QUICK_TOKENS = 20, 24
+QUICK_SIZE, QUICK_TOKENS = 20, 16
 SYSTEMS = ("all_agents+vote", "all_agents+weighted_vote", "top_k(k=2)+weighted_vote")
 OPTION_SYSTEMS = (*SYSTEMS, "all_agents+mean_probability")
+STAGES = ("data", "train", "doctor", "plan", "record", "record again", "bench")
 FINAL = {"ok", "truncated", "empty", "refused"}
 
 
@@ -127,7 +128,8 @@ def _chance(task: str, root: Path, size: int) -> float:
 def _member(member: Mapping[str, Any], questions: int) -> dict[str, Any]:
     right = round(member["accuracy"] * questions)
     interval = wilson_interval(right, questions)
-    kept = {key: value for key, value in member.items() if key not in ("cost", "recorded")}
+    # Seconds of calls that were in one batch each tell the whole batch, so their sum says nothing.
+    kept = {key: value for key, value in member.items() if key not in ("cost", "recorded", "seconds")}
     return {**kept, "ci95": [round(interval.low, 4), round(interval.high, 4)]}
 
 
@@ -161,12 +163,12 @@ def report(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of the summary."""
     for task, measured in result["tasks"].items():
         yield f"\n{task}: {measured['questions']} questions, chance {_percent(measured['chance'])} %"
-        yield "  member            calls   right %      95 % CI  no answer %  seconds  how the calls ended"
+        yield "  member            calls   right %      95 % CI  no answer %  how the calls ended"
         for member in measured["members"]:
             ended = ", ".join(f"{count} {status}" for status, count in sorted(member["statuses"].items()))
             yield (
                 f"  {member['agent']:16}  {member['calls']:5}  {_percent(member['accuracy']):>8}  "
-                f"{_interval(member['ci95']):>11}  {_percent(member['unread_share']):>11}  {member['seconds']:7.1f}  "
+                f"{_interval(member['ci95']):>11}  {_percent(member['unread_share']):>11}  "
                 f"{ended}{'; ' + member['error'] if member['error'] else ''}"
             )
         yield f"  system, fitted on {measured['n_fit']} and evaluated on {measured['n']} other questions"
@@ -178,8 +180,7 @@ def report(result: Mapping[str, Any]) -> Iterator[str]:
         told = ", ".join(f"{agent} {count}" for agent, count in again["asked"].items() if count) or "nothing"
         yield f"  the second run asked: {told}; {'as expected' if again['as_expected'] else 'NOT AS EXPECTED'}"
     yield "\nseconds         " + "".join(f"{task:>16}" for task in ("", *result["tasks"]))
-    named = dict.fromkeys(row["stage"] for row in result["stages"])
-    for stage in named:
+    for stage in STAGES:
         found = {row["task"]: row["seconds"] for row in result["stages"] if row["stage"] == stage}
         cells = (f"{found[task]:16.1f}" if task in found else " " * 16 for task in ("", *result["tasks"]))
         yield f"{stage:16}{''.join(cells)}".rstrip()

@@ -36,6 +36,7 @@ END, PAD = "<|end|>", "<|pad|>"
 PROMPT_WEIGHT = 0.2
 GROUPS = {"sums": 6, "truths": 7, "myths": 7, "letters": 1}
 """Most texts of a kind in a row, as in a prompt with shots."""
+QUICK_TEXTS = 150
 QUICK = {"hidden": 32, "layers": 2, "heads": 2, "steps": 12, "batch": 4, "length": 128}
 
 
@@ -264,7 +265,7 @@ def main() -> int:
     texts = read_texts(arguments.data)
     source = hashlib.sha256((arguments.data / "texts.jsonl").read_bytes()).hexdigest()
     if arguments.quick:
-        texts = {kind: rows[:1000] for kind, rows in texts.items()}
+        texts = {kind: rows[:QUICK_TEXTS] for kind, rows in texts.items()}
     made = []
     for recipe in RECIPES:
         chosen = dataclasses.replace(recipe, **QUICK) if arguments.quick else recipe  # type: ignore[arg-type]
