@@ -176,6 +176,23 @@ def test_options_that_are_not_shown_must_be_scored(tmp_path: Path) -> None:
     assert asyncio.run(means(writing, listed)) == ""
 
 
+def test_how_options_are_scored_is_remembered_from_the_first_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is down later need not be asked again how it scores: its answers stay in the table."""
+    scored = agent("a", mode="auto")
+    first = record(pool(scored), "micro", tmp_path, options=options())
+    assert first.table.probs is not None
+
+    async def down(self: Echo, request: Any) -> str | None:
+        raise EngineError("the server is down")
+
+    monkeypatch.setattr(Echo, "scoring", down)
+    again = record(pool(scored, agent("b")), "micro", tmp_path, options=options())
+    assert [member.error for member in again.members] == ["", ""]
+    assert again.members[0].recorded == 40
+
+
 def test_a_budget_is_used_up_before_calls_are_refused(tmp_path: Path) -> None:
     """What calls did not cost of what was set aside for them is there for others: all are made, and paid."""
     members = pool(*(agent(name, input_price=1.0, output_price=1.0, max_tokens=4) for name in ("a", "b")))

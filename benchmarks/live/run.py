@@ -178,6 +178,9 @@ def report(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {measured['verdict']}"
         again = measured["again"]
         told = ", ".join(f"{agent} {count}" for agent, count in again["asked"].items() if count) or "nothing"
+        for row in result["stages"]:
+            if row["task"] == task and row["exit"]:
+                yield f"  {row['stage']} ended with {row['exit']}: too many calls of a member failed (--fail-on-error)"
         yield f"  the second run asked: {told}; {'as expected' if again['as_expected'] else 'NOT AS EXPECTED'}"
     yield "\nseconds         " + "".join(f"{task:>16}" for task in ("", *result["tasks"]))
     for stage in STAGES:
@@ -214,14 +217,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, help="questions of every task (default: 300, 100 and 200)")
     parser.add_argument(
-        "--work", type=Path, help="folder for data, models and answers (default: work beside this file)"
+        "--work",
+        type=Path,
+        help="folder for data, models and answers (default: work/full beside this file, work/quick with --quick)",
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="models trained for seconds, 20 questions of every task")
     parser.add_argument("--samples", action="store_true", help="use the tasks' own samples, whatever is on record")
     arguments = parser.parse_args()
     start, stages = time.perf_counter(), Stages()
-    work = arguments.work or _near(HERE / ("work-quick" if arguments.quick else "work"))
+    work = arguments.work or _near(HERE / "work" / ("quick" if arguments.quick else "full"))
     size = arguments.limit or (QUICK_SIZE if arguments.quick else None)
     limits = {task: size or full for task, full in SIZES.items()}
     quick = ["--quick"] if arguments.quick else []

@@ -108,11 +108,11 @@ class Asker:
         # What was found once holds for the whole record: another means would give other numbers.
         parts = [agent.name, str(agent.engine), agent.model, agent.revision, agent.adapter, agent.template, kind]
         name = f"scoring {canonical_json(parts)}"
-        known = self._store.fact(name) if self._store else None
+        known = self._store.fact(name) if self._store is not None else None
         if known is None:
             engine = self._engines.engine_of(agent)
             known = await engine.scoring(agent.request(question, scoring="auto")) or ""
-            if self._store:
+            if self._store is not None:
                 self._store.set_fact(name, known)
         return known
 
