@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fusion.agents import sum_usage
+from fusion.agents import sum_usage, sum_usd
 from fusion.data import LETTERS, PredictionTable
 from fusion.schema import Decision, Json, Question, Status, Usage
 
@@ -77,8 +76,7 @@ class Answer:
     @property
     def cost(self) -> float | None:
         """Sum of the members' costs in USD; None when one of those that answered is unknown."""
-        costs = [member.cost for member in self.members if member.calls]
-        return None if None in costs else math.fsum(cost for cost in costs if cost is not None)
+        return sum_usd([member.cost for member in self.members if member.calls])
 
     def to_json(self) -> dict[str, Json]:
         """Return everything but the table and the prompt, for machines."""

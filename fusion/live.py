@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -15,7 +15,19 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt
 
-from fusion.agents import AgentPool, Asker, Budget, Engines, RecordKey, RecordStore, sum_usage, usd
+from fusion.agents import (
+    Agent,
+    AgentPool,
+    Asker,
+    Budget,
+    Engines,
+    RecordKey,
+    RecordStore,
+    paid_answers,
+    sum_usage,
+    sum_usd,
+    usd,
+)
 from fusion.answer import Member, answer_text
 from fusion.data import Call, PredictionTable, Reader, tabulate
 from fusion.errors import (
@@ -110,8 +122,9 @@ class Round:
         budget = Budget(self.pool, self.limits.max_cost)
         asked_M = np.zeros(len(self.pool), dtype=bool)
         self._adaptive = adaptive
-        selection = choose(self.table(), asked_M[None])
-        self._check(selection, fuser)
+        nothing = self.table()
+        selection = choose(nothing, asked_M[None])
+        self._check(nothing, selection, fuser)
         while True:
             new_M = selection.mask[0] & ~asked_M
             left = None if self.limits.deadline_s is None else self.limits.deadline_s - (time.monotonic() - started)
@@ -126,7 +139,7 @@ class Round:
         self._require_quorum(table, asked_M)
         return table, selection, fuser.fuse(table.blind(), selection)
 
-    def _check(self, selection: Selection, fuser: Fuser) -> None:
+    def _check(self, nothing: PredictionTable, selection: Selection, fuser: Fuser) -> None:
         """Find out before anybody is paid what could not work anyway.
 
         Raises:
@@ -138,7 +151,7 @@ class Round:
             raise UsageError(f"a quorum of {self.limits.quorum} cannot be met: {wanted} agents are asked")
         self.reader.parse("", self.question)
         try:
-            fuser.fuse(self.table().blind(), selection)
+            fuser.fuse(nothing.blind(), selection)
         except (NotFitted, TableMismatch):
             raise
         except FusionError:
@@ -161,7 +174,6 @@ class Round:
             draws_R = table.answers[0, m : m + 1] if table.sample_answers is None else table.sample_answers[0, m]
             shown = next((r for r in mine if r < len(draws_R) and draws_R[r] >= 0), next(iter(mine)))
             final = [completion for completion in mine.values() if completion.status in FINAL]
-            costs = [usd(agent, completion.usage) for completion in final]
             found.append(
                 Member(
                     agent=agent.name,
@@ -171,7 +183,7 @@ class Round:
                     calls=len(final),
                     recorded=sum(position == m for position, _ in self.known),
                     usage=sum_usage([completion.usage for completion in final]),
-                    cost=None if None in costs else math.fsum(cost for cost in costs if cost is not None),
+                    cost=sum_usd([usd(agent, completion.usage) for completion in final]),
                     seconds=max(completion.seconds for completion in mine.values()),
                     detail=mine[shown].detail,
                 )
@@ -223,15 +235,10 @@ class Round:
                 request = self.asker.request(agent, self.question, r)
                 if not self._recorded(m, r, request):
                     open_samples[r] = request
-            requests, places, start = list(open_samples.values()), list(open_samples), 0
-            while start < len(requests):
-                paid = await budget.set_aside(agent, requests[start:])
-                if not paid:
-                    break
-                await self._generate(m, requests[start : start + paid], places[start : start + paid], budget)
-                start += paid
-            for r in places[start:]:
-                self._keep(m, r, Completion(status="over_budget", detail=budget.reason))
+            requests, places = list(open_samples.values()), list(open_samples)
+            async with aclosing(paid_answers(budget, agent, requests, self._answer)) as answers:
+                async for index, completion in answers:
+                    self._keep(m, places[index], completion)
         except (UsageError, StoreError, OutputError):
             raise
         except FusionError as error:
@@ -239,18 +246,8 @@ class Round:
                 if (m, r) not in self.calls:
                     self._keep(m, r, Completion(status="engine_error", detail=str(error)), store=False)
 
-    async def _generate(self, m: int, requests: Sequence[Request], places: Sequence[int], budget: Budget) -> None:
-        agent = self.pool.agents[m]
-        waiting = set(range(len(requests)))
-        try:
-            async with aclosing(self.engines.engine_of(agent).generate(requests)) as answers:
-                async for index, completion in answers:
-                    waiting.discard(index)
-                    budget.settle(agent, requests[index], completion)
-                    self._keep(m, places[index], completion)
-        finally:
-            for index in waiting:
-                budget.settle(agent, requests[index], None)
+    def _answer(self, agent: Agent, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Completion], None]:
+        return self.engines.engine_of(agent).generate(requests)
 
     def _recorded(self, m: int, sample: int, request: Request) -> bool:
         if self.store is None:

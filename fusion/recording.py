@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import re
 import tempfile
@@ -25,7 +24,9 @@ from fusion.agents import (
     RecordStore,
     RemoteAnswerer,
     statuses_json,
+    store_file,
     sum_usage,
+    sum_usd,
     usd,
 )
 from fusion.data import PredictionTable, load_task, read_table, tabulate, write_table
@@ -36,7 +37,6 @@ from fusion.protocols import Executor, Task
 from fusion.schema import FINAL, Completion, Json, Question, RunRecord, Status
 from fusion.stopwatch import Stopwatch
 
-STORE = "answers.sqlite"
 TABLE = "table.parquet"
 RECORD = "record.json"
 
@@ -210,7 +210,7 @@ def plan(
                 recorder = _recorder(pool, engines, store, work, options)
                 return await recorder.estimate(work.questions)
 
-    if (Path(out) / STORE).exists():
+    if store_file(out).exists():
         return asyncio.run(estimated(Path(out)))
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(estimated(Path(folder)))
@@ -344,7 +344,6 @@ def _member(
     recording: Recording, table: PredictionTable, m: int, agent: Agent, completions: Sequence[Completion]
 ) -> MemberRecord:
     final = [completion for completion in completions if completion.status in FINAL]
-    costs = [usd(agent, completion.usage) for completion in final]
     usage = sum_usage([completion.usage for completion in final])
     return MemberRecord(
         agent=agent.name,
@@ -356,7 +355,7 @@ def _member(
         accuracy=None if table.labels is None else float(table.accuracies[m]),
         tokens_in=usage.tokens_in,
         tokens_out=usage.tokens_out,
-        cost=None if None in (*costs, *agent.prices) else math.fsum(cost for cost in costs if cost is not None),
+        cost=None if None in agent.prices else sum_usd([usd(agent, completion.usage) for completion in final]),
         seconds=sum(completion.seconds for completion in completions),
         error=recording.errors.get(agent.name, ""),
     )

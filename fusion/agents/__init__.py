@@ -7,7 +7,7 @@ from fusion.agents._agent import Agent
 from fusion.agents._pool import AgentPool
 
 if TYPE_CHECKING:
-    from fusion.agents._budget import Budget, sum_usage, usd
+    from fusion.agents._budget import Budget, paid_answers, sum_usage, sum_usd, usd
     from fusion.agents._doctor import Diagnosis, examine_pool
     from fusion.agents._engines import Engines
     from fusion.agents._estimate import Estimate
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fusion.agents._remote import RemoteAnswerer
     from fusion.agents._store import RecordStore
     from fusion.agents._store_gc import Swept, gc_store
+    from fusion.agents._store_open import store_file
     from fusion.agents._store_parquet import Merged, check_export, export_store, import_store
     from fusion.agents._store_sql import Tally
     from fusion.agents._store_verify import Problem, damaged_rows, verify_store
@@ -48,11 +49,14 @@ _HOMES = {
     "gc_store": "fusion.agents._store_gc",
     "import_store": "fusion.agents._store_parquet",
     "is_pool_file": "fusion.agents._pool_file",
+    "paid_answers": "fusion.agents._budget",
     "pool_schema": "fusion.agents._pool_schema",
     "read_pool": "fusion.agents._pool_file",
     "show_pool": "fusion.agents._pool_file",
     "statuses_json": "fusion.agents._record",
+    "store_file": "fusion.agents._store_open",
     "sum_usage": "fusion.agents._budget",
+    "sum_usd": "fusion.agents._budget",
     "usd": "fusion.agents._budget",
     "verify_store": "fusion.agents._store_verify",
 }
@@ -84,11 +88,14 @@ __all__ = [
     "gc_store",
     "import_store",
     "is_pool_file",
+    "paid_answers",
     "pool_schema",
     "read_pool",
     "show_pool",
     "statuses_json",
+    "store_file",
     "sum_usage",
+    "sum_usd",
     "usd",
     "verify_store",
 ]

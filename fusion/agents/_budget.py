@@ -1,7 +1,9 @@
 """A limit on what may be spent, held before anything is sent."""
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 
 from fusion.agents._agent import Agent
 from fusion.agents._pool import AgentPool
@@ -85,6 +87,34 @@ class Budget:
         self._ended.set()
 
 
+Generate = Callable[[Agent, Sequence[Request]], AsyncGenerator[tuple[int, Completion], None]]
+"""Answers an agent's requests."""
+
+
+async def paid_answers(
+    budget: Budget, agent: Agent, requests: Sequence[Request], generate: Generate
+) -> AsyncGenerator[tuple[int, Completion], None]:
+    """Answer what the budget allows; the rest comes back as `over_budget`."""
+    start = 0
+    while start < len(requests):
+        paid = await budget.set_aside(agent, requests[start:])
+        if not paid:
+            break
+        waiting = set(range(start, start + paid))
+        try:
+            async with aclosing(generate(agent, requests[start : start + paid])) as answers:
+                async for index, completion in answers:
+                    waiting.discard(start + index)
+                    budget.settle(agent, requests[start + index], completion)
+                    yield start + index, completion
+        finally:
+            for index in waiting:
+                budget.settle(agent, requests[index], None)
+        start += paid
+    for index in range(start, len(requests)):
+        yield index, Completion(status="over_budget", detail=budget.reason)
+
+
 def usd(agent: Agent, usage: Usage) -> float | None:
     """Return the price of a call in USD; None when prices or tokens are unknown."""
     if agent.input_price is None or agent.output_price is None:
@@ -101,6 +131,12 @@ def most_usd(agent: Agent, request: Request) -> float:
     tokens_in = read * max(len(texts), 1) + sum(texts)
     tokens_out = max(len(texts), 1) if texts else request.max_tokens
     return (tokens_in * (agent.input_price or 0) + tokens_out * (agent.output_price or 0)) / 1e6
+
+
+def sum_usd(costs: Sequence[float | None]) -> float | None:
+    """Return the sum of costs in USD; None when one of them is unknown."""
+    known = [cost for cost in costs if cost is not None]
+    return math.fsum(known) if len(known) == len(costs) else None
 
 
 def sum_usage(usages: Sequence[Usage]) -> Usage:

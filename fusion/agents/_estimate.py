@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fusion.agents._agent import Agent
-from fusion.agents._budget import most_usd
+from fusion.agents._budget import most_usd, usd
 from fusion.agents._engines import Engines
 from fusion.agents._plan import AgentPlan, Asker
 from fusion.agents._store import RecordStore
 from fusion.errors import FusionError
-from fusion.schema import FINAL, Question, Request
+from fusion.schema import FINAL, Question, Request, Usage
 
 _EXAMPLES = 64
 """Prompts that are counted, spread over all, to estimate the tokens of all."""
@@ -76,23 +76,20 @@ async def estimate(
         # Counting and sizing read files, and may import torch.
         counts, counted, memory = await asyncio.to_thread(_measure, agent, requests, engines)
     except FusionError as error:
-        return Estimate(agent=agent.name, calls=len(plan.jobs), recorded=recorded, error=str(error))
+        return replace(base, means="", error=str(error))
     scale = len(plan.open) / len(requests)
     tokens_in = round(sum(counts) * scale)
     most_out = round(sum(_most_out(request) for request in requests) * scale)
     written = _mean([completion.usage.tokens_out for completion in final])
     tokens_out = None if written is None else round(written * len(plan.open))
     taken = _mean([completion.seconds for completion in final])
-    return Estimate(
-        agent=agent.name,
-        calls=len(plan.jobs),
-        recorded=recorded,
-        means=means,
+    return replace(
+        base,
         tokens_in=tokens_in,
         counted=counted,
         tokens_out=tokens_out,
         most_tokens_out=most_out,
-        cost=_usd(agent, tokens_in, tokens_out),
+        cost=usd(agent, Usage(tokens_in=tokens_in, tokens_out=tokens_out)),
         most_cost=None if None in agent.prices else scale * sum(most_usd(agent, request) for request in requests),
         memory=memory,
         seconds=None if taken is None else taken * len(plan.open),
@@ -120,9 +117,3 @@ def _most_out(request: Request) -> int:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _usd(agent: Agent, tokens_in: int, tokens_out: int | None) -> float | None:
-    if agent.input_price is None or agent.output_price is None or tokens_out is None:
-        return None
-    return (tokens_in * agent.input_price + tokens_out * agent.output_price) / 1e6

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fusion.agents._agent import Agent
-from fusion.agents._budget import Budget
+from fusion.agents._budget import Budget, paid_answers
 from fusion.agents._engines import Engines
 from fusion.agents._estimate import Estimate, estimate
 from fusion.agents._plan import AgentPlan, Asker, plan_agent
@@ -178,7 +178,7 @@ class Recorder:
             done -= len(chunk)
             jobs = [plan.jobs[i] for i in chunk]
             requests = [self._asker.request(agent, questions[job.question], job.sample) for job in jobs]
-            async with aclosing(self._paid(agent, requests)) as answers:
+            async with aclosing(paid_answers(self._budget, agent, requests, self._answer)) as answers:
                 async for index, completion in answers:
                     kept = self._store.put(
                         self._asker.key(agent, requests[index]), completion, agent=agent.name, task=self._task
@@ -186,27 +186,6 @@ class Recorder:
                     done, failed = done + 1, failed + (kept.status not in FINAL)
                     if progress:
                         progress(agent.name, done=done, total=total, failed=failed)
-
-    async def _paid(self, agent: Agent, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Completion], None]:
-        """Answer what the budget allows; the rest comes back as `over_budget`."""
-        start = 0
-        while start < len(requests):
-            paid = await self._budget.set_aside(agent, requests[start:])
-            if not paid:
-                break
-            waiting = set(range(start, start + paid))
-            try:
-                async with aclosing(self._answer(agent, requests[start : start + paid])) as answers:
-                    async for index, completion in answers:
-                        waiting.discard(start + index)
-                        self._budget.settle(agent, requests[start + index], completion)
-                        yield start + index, completion
-            finally:
-                for index in waiting:
-                    self._budget.settle(agent, requests[index], None)
-            start += paid
-        for index in range(start, len(requests)):
-            yield index, Completion(status="over_budget", detail=self._budget.reason)
 
     def _still_open(self, plan: AgentPlan, chunk: Sequence[int]) -> list[int]:
         found = self._store.get(plan.jobs[i].digest for i in chunk)
