@@ -18,11 +18,12 @@ from fusion.errors import ConfigError, EngineError, UnknownName, UsageError
 from fusion.recording import RecordOptions, record, take
 from fusion.schema import FINAL
 
-LETTERS = ["A", "B", "C"]
+REPLIES = ["(A)1", "(B)2", "(C)3"]
+"""One word each, that states a letter where there are options and else a number."""
 
 
 def agent(name: str, *, engine: dict[str, Any] | None = None, **how: Any) -> Agent:
-    params = {"replies": LETTERS, **(engine or {})}
+    params = {"replies": REPLIES, **(engine or {})}
     return Agent(name=name, engine=Spec("echo", params), **{"mode": "generate", **how})
 
 
@@ -181,16 +182,16 @@ def test_how_options_are_scored_is_remembered_from_the_first_recording(
 ) -> None:
     """A server that is down later need not be asked again how it scores: its answers stay in the table."""
     scored = agent("a", mode="auto")
-    first = record(pool(scored), "micro", tmp_path, options=options())
-    assert first.table.probs is not None
+    first = record(pool(scored), "micro", tmp_path, options=options("6"))
+    assert first.table.probs is not None, "the first six questions have options"
 
     async def down(self: Echo, request: Any) -> str | None:
         raise EngineError("the server is down")
 
     monkeypatch.setattr(Echo, "scoring", down)
-    again = record(pool(scored, agent("b")), "micro", tmp_path, options=options())
+    again = record(pool(scored, agent("b")), "micro", tmp_path, options=options("6"))
     assert [member.error for member in again.members] == ["", ""]
-    assert again.members[0].recorded == 40
+    assert again.members[0].recorded == 6
 
 
 def test_a_budget_is_used_up_before_calls_are_refused(tmp_path: Path) -> None:
@@ -308,7 +309,7 @@ def test_a_plan_asks_and_writes_nothing(tmp_path: Path, sent: list[tuple[str, st
     out = tmp_path / "out"
     first, second = recording.plan(members, "micro", out, options=options())
     assert not out.exists()
-    assert (first.calls, first.recorded, first.means, second.means) == (40, 0, "generate", "hash")
+    assert (first.calls, first.recorded, first.means, second.means) == (40, 0, "generate", "generate, hash")
     assert first.most_tokens_out == 200
     assert first.most_cost is not None
     assert first.most_cost > 0

@@ -1,17 +1,29 @@
-"""The six skills of the micro-benchmark: drawing a question of each, and the two ways of wording it."""
+"""The eight skills of the micro-benchmark: drawing a question of each, and the two ways of wording it."""
 
+import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+_SPLIT_OF_HASH = ("train", "train", "validation", "test")
+
 
 class Item(NamedTuple):
-    """One question before it is worded: what it is about, the right option, and the wrong ones."""
+    """One question before it is worded: what it is about, the right option or number, and the wrong options if any."""
 
     form: str
     content: tuple[str, ...]
     right: str
     wrong: Sequence[str]
+
+
+def split_of(item: Item) -> str:
+    """Return the one split that may hold `item`.
+
+    What it is about is sorted first: 12 + 34 and 34 + 12 are one question to whoever has learnt either.
+    """
+    key = f"{item.form} {' '.join(sorted(item.content))}"
+    return _SPLIT_OF_HASH[hashlib.blake2b(key.encode(), digest_size=1).digest()[0] % len(_SPLIT_OF_HASH)]
 
 
 def _mod(stream: random.Random, num_options: int) -> Item:
@@ -68,6 +80,28 @@ def _odd(stream: random.Random, num_options: int) -> Item:
     return Item("odd", (*sorted(wrong), right), right, wrong)
 
 
+def _sum(stream: random.Random, _: int) -> Item:
+    x, y, sign = stream.randrange(10, 100), stream.randrange(10, 100), stream.choice("+-")
+    x, y = (max(x, y), min(x, y)) if sign == "-" else (x, y)
+    return Item("sum", (str(x), sign, str(y)), str(x + y if sign == "+" else x - y), ())
+
+
+def _steps(stream: random.Random, _: int) -> Item:
+    form = stream.choice(("gain", "give", "bags", "share", "both", "drop"))
+    many, x, y, z = (stream.randrange(2, most) for most in (21, 10, 10, 10))
+    story = {
+        "gain": ((many, y), many + y),
+        "give": ((many + y, y), many),
+        "bags": ((x, y), x * y),
+        "share": ((x * y, y), x),
+        "both": ((many + z, y, z), many + y),
+        "drop": ((x, y, min(z, x * y)), x * y - min(z, x * y)),
+    }
+    numbers, right = story[form]
+    content = (stream.choice(NAMES), stream.choice(THINGS), *map(str, numbers))
+    return Item(form, content, str(right), ())
+
+
 SKILLS: Mapping[str, Callable[[random.Random, int], Item]] = {
     "mod": _mod,
     "text": _text,
@@ -75,6 +109,8 @@ SKILLS: Mapping[str, Callable[[random.Random, int], Item]] = {
     "count": _count,
     "lookup": _lookup,
     "odd": _odd,
+    "sum": _sum,
+    "steps": _steps,
 }
 GROUPS = (
     ("red", "blue", "green", "black", "white", "pink", "brown", "grey", "yellow", "purple"),
@@ -84,6 +120,8 @@ GROUPS = (
     ("arm", "leg", "nose", "ear", "hand", "foot", "knee", "mouth", "neck", "finger"),
     ("bus", "car", "train", "plane", "ship", "bike", "tram", "truck", "boat", "taxi"),
 )
+NAMES = ("Ann", "Ben", "Eve", "Ida", "Leo", "Max", "Pia", "Tom")
+THINGS = ("pens", "eggs", "nuts", "keys", "hats", "coins", "cards", "books")
 WORDING: Mapping[str, Mapping[str, str]] = {
     "a": {
         "mod": "What is ({0} {1} {2}) mod {3}?",
@@ -94,6 +132,13 @@ WORDING: Mapping[str, Mapping[str, str]] = {
         "count": "How many times is {0} in {1}?",
         "lookup": "Values: {0}. What is the value of {1}?",
         "odd": "Which word does not belong?",
+        "sum": "What is {0} {1} {2}?",
+        "gain": "{0} has {2} {1} and gets {3} more. How many {1} does {0} have now?",
+        "give": "{0} has {2} {1} and gives {3} away. How many {1} does {0} have now?",
+        "bags": "{0} buys {2} bags of {3} {1} each. How many {1} is that?",
+        "share": "{0} shares {2} {1} among {3} friends. How many {1} does each get?",
+        "both": "{0} has {2} {1}, gets {3} more and loses {4}. How many {1} does {0} have now?",
+        "drop": "{0} buys {2} bags of {3} {1} each and drops {4}. How many {1} are left?",
     },
     "b": {
         "mod": "Divide {0} {1} {2} by {3}. What remains?",
@@ -104,5 +149,12 @@ WORDING: Mapping[str, Mapping[str, str]] = {
         "count": "Count the letter {0} in the word {1}.",
         "lookup": "We know: {0}. Which number goes with {1}?",
         "odd": "Find the odd one out.",
+        "sum": "Work out {0} {1} {2}.",
+        "gain": "{0} owned {2} {1}, then found {3} others. Count the {1} of {0}.",
+        "give": "From {2} {1} {0} lent {3} to a friend. Count the {1} that {0} kept.",
+        "bags": "There are {2} boxes with {3} {1} in each, all for {0}. Count the {1}.",
+        "share": "{3} children split {2} {1} that {0} brought. Count the {1} of one child.",
+        "both": "{0} owned {2} {1}, found {3} others and sold {4}. Count the {1} of {0}.",
+        "drop": "There are {2} boxes with {3} {1} in each, but {0} broke {4}. Count the whole {1}.",
     },
 }

@@ -19,7 +19,9 @@ def table_notes(table: PredictionTable) -> tuple[str, ...]:
     if table.provenance.get("cells") == "text":
         notes.append("answers are read as text: the options of a question are the distinct answers to it")
     missed = 0 if table.labels is None else int((table.labels < 0).sum())
-    if missed:
+    if missed and table.provenance.get("open"):
+        notes.append(f"on {missed} questions nobody gave the right answer, or it is not among the options")
+    elif missed:
         notes.append(f"the right answer is not among the options of {missed} questions; they are wrong for everybody")
     return tuple(notes)
 

@@ -103,6 +103,8 @@ def tabulate(
     """
     infos = [_info(question, reader) for question in questions]
     notes = dict(provenance or {})
+    if num_open := sum(not question.options for question in questions):
+        notes["open"] = num_open
     answers, asked_NM = [], np.zeros((len(questions), len(agents)), dtype=bool)
     scores_NM = np.zeros(asked_NM.shape, dtype=np.float32)
     graded = False
