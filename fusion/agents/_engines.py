@@ -9,8 +9,10 @@ from fusion import discovery
 from fusion.agents._agent import Agent
 from fusion.agents._pool import AgentPool
 from fusion.errors import FusionError, UnknownName, UsageError
-from fusion.protocols import Engine
-from fusion.schema import Spec
+from fusion.protocols import Engine, SharedEngine
+from fusion.schema import Question, Spec
+
+_ANY = Question(id="", messages=())
 
 
 class Engines:
@@ -55,6 +57,8 @@ class Engines:
         engine = self._by_agent.get(agent.name)
         if engine is None:
             engine = self._by_agent[agent.name] = self._made(agent)
+            if isinstance(engine, SharedEngine):
+                engine.expect(agent.request(_ANY))
         return engine
 
     async def aclose(self) -> None:

@@ -10,6 +10,7 @@ from fusion.agents._engines import Engines
 from fusion.agents._plan import AgentPlan, Asker
 from fusion.agents._store import RecordStore
 from fusion.errors import FusionError
+from fusion.protocols import SharedEngine
 from fusion.schema import FINAL, Question, Request, Usage
 
 _EXAMPLES = 64
@@ -35,6 +36,7 @@ class Estimate:
         most_cost: USD that it can cost at most; None when prices are unknown.
         memory: Bytes needed in this process; None when the model is elsewhere.
         seconds: Time of the calls one after another, by the mean of those on record; None when there are none.
+        where: Where it is answered, in words; "" where the engine has nothing to say about it.
         error: Why it cannot be asked; "" when it can.
     """
 
@@ -50,6 +52,7 @@ class Estimate:
     most_cost: float | None = None
     memory: int | None = None
     seconds: float | None = None
+    where: str = ""
     error: str = ""
 
 
@@ -74,7 +77,7 @@ async def estimate(
     requests = [asker.request(agent, questions[job.question], job.sample) for job in jobs]
     try:
         # Counting and sizing read files, and may import torch.
-        counts, counted, memory = await asyncio.to_thread(_measure, agent, requests, engines)
+        counts, counted, memory, where = await asyncio.to_thread(_measure, agent, requests, engines)
     except FusionError as error:
         return replace(base, means="", error=str(error))
     scale = len(plan.open) / len(requests)
@@ -93,11 +96,12 @@ async def estimate(
         most_cost=None if None in agent.prices else scale * sum(most_usd(agent, request) for request in requests),
         memory=memory,
         seconds=None if taken is None else taken * len(plan.open),
+        where=where,
     )
 
 
-def _measure(agent: Agent, requests: Sequence[Request], engines: Engines) -> tuple[list[int], bool, int | None]:
-    """Return the prompts' tokens, whether a tokeniser counted them, and the memory needed in bytes."""
+def _measure(agent: Agent, requests: Sequence[Request], engines: Engines) -> tuple[list[int], bool, int | None, str]:
+    """Return the prompts' tokens, whether a tokeniser counted them, the bytes of memory needed here, and where."""
     engine = engines.engine_of(agent)
     counts = [engine.prompt_tokens(request) for request in requests]
     counted = None not in counts
@@ -107,7 +111,8 @@ def _measure(agent: Agent, requests: Sequence[Request], engines: Engines) -> tup
         else sum(len(message.content.encode()) for message in request.messages) // _BYTES_PER_TOKEN
         for count, request in zip(counts, requests, strict=True)
     ]
-    return sizes, counted, engine.memory_bytes(requests[0])
+    where = engine.placement(requests[0]) if isinstance(engine, SharedEngine) else ""
+    return sizes, counted, engine.memory_bytes(requests[0]), where
 
 
 def _most_out(request: Request) -> int:

@@ -91,6 +91,21 @@ def findings(
         settings: How models are loaded.
         loaded: Whether the model is in memory already.
     """
+    yield from about_model(library, scales, request)
+    try:
+        card, adapter = library.card(request), library.adapter(request)
+    except FusionError:
+        return
+    if not loaded:
+        try:
+            encoded = encode(card, request)
+        except FusionError:
+            encoded = None
+        yield from _about_memory(card, adapter, encoded, scales, request, settings)
+
+
+def about_model(library: Library, scales: Scales, request: Request) -> Iterator[Finding]:
+    """Yield what is wrong with model, adapter, template or length of requests like this one, wherever it is loaded."""
     try:
         card, adapter = library.card(request), library.adapter(request)
     except FusionError as error:
@@ -98,7 +113,6 @@ def findings(
         return
     yield from _about_vocabulary(card)
     yield from _about_template(card, request)
-    encoded = None
     try:
         encoded = encode(card, request)
     except ConfigError as error:
@@ -109,8 +123,6 @@ def findings(
         yield from _about_length(card, request, encoded)
     if adapter is not None:
         yield from _about_adapter(card, adapter, scales)
-    if not loaded:
-        yield from _about_memory(card, adapter, encoded, scales, request, settings)
 
 
 def _about_vocabulary(card: Card) -> Iterator[Finding]:

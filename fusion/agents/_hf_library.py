@@ -60,6 +60,7 @@ class Card:
         config: Its configuration.
         tokenizer: Its tokeniser; to be used under `lock` only, as it is not safe to share between threads.
         prefix: Tokens that the tokeniser puts before plain text (BOS), often none.
+        ends: Tokens that end an answer.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Card:
     config: "PreTrainedConfig"
     tokenizer: "PreTrainedTokenizerBase"
     prefix: tuple[int, ...] = ()
+    ends: frozenset[int] = frozenset()
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -164,7 +166,7 @@ def require(*packages: str) -> None:
 
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingDependency(package, purpose="the engine hf", extra="hf")
+            raise MissingDependency(package, purpose="reading a model", extra="hf")
 
 
 def first_line(error: BaseException) -> str:
@@ -191,7 +193,28 @@ def _read_card(name: str, revision: str | None) -> Card:
     bare = tokenizer("a", add_special_tokens=False).input_ids
     full = tokenizer("a").input_ids
     starts = (i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-    return Card(name=name, place=place, config=config, tokenizer=tokenizer, prefix=tuple(full[: next(starts, 0)]))
+    return Card(
+        name=name,
+        place=place,
+        config=config,
+        tokenizer=tokenizer,
+        prefix=tuple(full[: next(starts, 0)]),
+        ends=_ends(place, config, tokenizer),
+    )
+
+
+def _ends(place: Place, config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """Return the tokens that end an answer: those of the generation defaults, and the tokeniser's own."""
+    from transformers import GenerationConfig
+
+    try:
+        defaults = GenerationConfig.from_pretrained(place.source, revision=place.commit or "main")
+    except (OSError, ValueError):
+        # Many checkpoints come without them, and their configuration says it.
+        defaults = GenerationConfig.from_model_config(config)
+    listed = defaults.eos_token_id
+    several = listed if isinstance(listed, list) else [listed]
+    return frozenset(token for token in (*several, tokenizer.eos_token_id) if isinstance(token, int))
 
 
 def _read_adapter(name: str) -> AdapterCard:
@@ -211,7 +234,7 @@ def _read_adapter(name: str) -> AdapterCard:
 
 def _locate(name: str, revision: str | None, *, file: str, what: str) -> Place:
     if not name:
-        raise EngineError(f"the engine hf needs a {what}: a folder, or a name on the hub such as Qwen/Qwen3-0.6B")
+        raise EngineError(f"the agent needs a {what}: a folder, or a name on the hub such as Qwen/Qwen3-0.6B")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _in_folder(folder, name, revision, file=file, what=what)

@@ -8,19 +8,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from fusion.agents._hf_library import AdapterCard, Card, Library, Place, Settings, first_line, require
-from fusion.agents._hf_prompt import decode, encode, special_tokens
+from fusion.agents._hf_prompt import decode, special_tokens
+from fusion.agents._tokens import Prepared, Written, as_scored, as_written, prepare
 from fusion.errors import EngineError, FusionError
-from fusion.schema import Completion, Request, Usage
+from fusion.schema import Completion, Request
 
 if TYPE_CHECKING:
     from fusion.agents._hf_rows import Lent
     from fusion.agents._hf_store import Store
-    from fusion.agents._hf_write import Draft, Written
+    from fusion.agents._hf_write import Draft
 
 Answer = tuple[int, Completion]
 Emit = Callable[[Answer], None]
-
-SCORING = "exact"
 
 _BROKEN = (
     RuntimeError,
@@ -43,9 +42,7 @@ class _Job:
         index: Its place in the call.
         request: The request.
         card: Its model.
-        prompt: Tokens of the prompt.
-        continuations: Tokens of each continuation to score; empty to generate.
-        room: Most tokens to write.
+        prepared: The same as tokens.
         logprobs: Of the continuations scored so far, by position.
         seconds: Wall time of its batches so far.
     """
@@ -53,9 +50,7 @@ class _Job:
     index: int
     request: Request
     card: Card
-    prompt: list[int]
-    continuations: list[list[int]]
-    room: int
+    prepared: Prepared
     logprobs: dict[int, float] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -69,7 +64,7 @@ class _Unit(NamedTuple):
     @property
     def num_rows(self) -> int:
         # Continuations of a single token are read off the prompt's own row.
-        return max(1, sum(len(self.job.continuations[k]) > 1 for k in self.options))
+        return max(1, sum(len(self.job.prepared.continuations[k]) > 1 for k in self.options))
 
 
 class _Trouble(NamedTuple):
@@ -192,26 +187,31 @@ class _Call:
                 written.extend(zip(units, answers, strict=True))
 
         def score_all(units: Sequence[_Unit]) -> None:
-            batch = [Scoring(job.prompt, [job.continuations[k] for k in options]) for job, options in units]
+            batch = [
+                Scoring(job.prepared.prompt, [job.prepared.continuations[k] for k in options]) for job, options in units
+            ]
             for (job, options), values in zip(units, score(lent, batch), strict=True):
                 job.logprobs.update(zip(options, values, strict=True))
 
         written: list[tuple[_Unit, Written]] = []
         size = self._settings.batch_size
-        open_ended = [_Unit(job) for job in jobs if not job.continuations]
+        open_ended = [_Unit(job) for job in jobs if not job.prepared.continuations]
         # Rows of like room and like length waste least; the longest first, so that memory runs out early or never.
-        open_ended.sort(key=lambda unit: (-unit.job.room, -len(unit.job.prompt)))
+        open_ended.sort(key=lambda unit: (-unit.job.prepared.room, -len(unit.job.prepared.prompt)))
         for _ in self._batches(open_ended, write_all, size=size if lent.pads_left else 1):
             for unit, answer in written:
-                self._finish(unit.job.index, _written(unit.job, answer))
+                job = unit.job
+                self._finish(job.index, as_written(job.prepared, job.card, answer, seconds=job.seconds))
             written.clear()
-        scored = sorted((job for job in jobs if job.continuations), key=lambda job: -len(job.prompt))
+        scored = sorted((job for job in jobs if job.prepared.continuations), key=lambda job: -len(job.prepared.prompt))
         units = [
-            unit for job in scored for unit in _units(job, range(len(job.continuations)), self._settings.batch_size)
+            unit
+            for job in scored
+            for unit in _units(job, range(len(job.prepared.continuations)), self._settings.batch_size)
         ]
         for done in self._batches(units, score_all, size=size):
             for job in {id(unit.job): unit.job for unit in done}.values():
-                if len(job.logprobs) == len(job.continuations):
+                if len(job.logprobs) == len(job.prepared.continuations):
                     self._finish(job.index, _scored(job))
 
     def _batches(
@@ -281,36 +281,16 @@ def _take(pending: deque[_Unit], size: int, alone: set[int]) -> list[_Unit]:
 
 def _units(job: _Job, options: Sequence[int], size: int) -> list[_Unit]:
     """Return the work on `options` of a job in units of `size` rows at most."""
-    longer = [k for k in options if len(job.continuations[k]) > 1]
-    shorter = [k for k in options if len(job.continuations[k]) == 1]
+    longer = [k for k in options if len(job.prepared.continuations[k]) > 1]
+    shorter = [k for k in options if len(job.prepared.continuations[k]) == 1]
     parts = [longer[i : i + size] for i in range(0, len(longer), size)] or [[]]
     parts[0] = shorter + parts[0]
     return [_Unit(job, tuple(part)) for part in parts]
 
 
 def _job(index: int, request: Request, card: Card) -> _Job:
-    if request.continuations and request.scoring not in ("", SCORING):
-        raise EngineError(f"the engine hf scores by {SCORING!r} means, not by {request.scoring!r}")
-    if request.max_tokens < 1:
-        raise EngineError(f"max_tokens must be at least 1, got {request.max_tokens}")
-    prompt, continuations = encode(card, request)
-    highest = max(token for tokens in (prompt, *continuations) for token in tokens)
-    if card.vocabulary is not None and highest >= card.vocabulary:
-        raise EngineError(
-            f"the tokeniser of model {card.name!r} gives token {highest} and the model knows {card.vocabulary} tokens; "
-            "use the tokeniser that the model was trained with"
-        )
-    # The last token of a continuation is predicted, never read; an answer wants room for one token at least.
-    wanted = max(len(tokens) for tokens in continuations) - 1 if continuations else 1
-    if card.context is not None and len(prompt) + wanted > card.context:
-        longest = f", its longest continuation {wanted + 1}" if continuations else ""
-        raise EngineError(
-            f"the prompt has {len(prompt)} tokens{longest}, and the context of model {card.name!r} is {card.context} "
-            "tokens for prompt and answer together; put fewer examples in the prompt or choose a model with a longer "
-            "context"
-        )
-    room = request.max_tokens if card.context is None else min(request.max_tokens, card.context - len(prompt))
-    return _Job(index=index, request=request, card=card, prompt=prompt, continuations=continuations, room=room)
+    prepared = prepare(request, card, context=card.context)
+    return _Job(index=index, request=request, card=card, prepared=prepared)
 
 
 def _draft(job: _Job) -> "Draft":
@@ -318,8 +298,8 @@ def _draft(job: _Job) -> "Draft":
 
     request = job.request
     return Draft(
-        prompt=job.prompt,
-        room=job.room,
+        prompt=job.prepared.prompt,
+        room=job.prepared.room,
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
@@ -329,29 +309,7 @@ def _draft(job: _Job) -> "Draft":
     )
 
 
-def _written(job: _Job, answer: "Written") -> Completion:
-    blank = not answer.text.strip()
-    return Completion(
-        status="truncated" if answer.finish == "length" else "empty" if blank else "ok",
-        text="" if blank else answer.text,
-        usage=Usage(tokens_in=len(job.prompt), tokens_out=answer.num_tokens),
-        seconds=job.seconds,
-        finish_reason=answer.finish,
-        served_by=job.card.name,
-    )
-
-
 def _scored(job: _Job) -> Completion:
     texts = job.request.continuations
-    logprobs = tuple(job.logprobs[k] for k in range(len(texts)))
-    text = texts[logprobs.index(max(logprobs))]
-    blank = not text.strip()
-    return Completion(
-        status="empty" if blank else "ok",
-        text="" if blank else text,
-        option_logprobs=None if blank else logprobs,
-        usage=Usage(tokens_in=len(job.prompt), tokens_out=0),
-        seconds=job.seconds,
-        finish_reason="scored",
-        served_by=job.card.name,
-    )
+    logprobs = [job.logprobs[k] for k in range(len(texts))]
+    return as_scored(job.prepared, job.card, texts, logprobs, seconds=job.seconds)

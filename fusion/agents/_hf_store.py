@@ -192,18 +192,11 @@ def _load(card: Card, settings: Settings) -> _Loaded:
             "which would be random; is it complete, and is it the checkpoint of a causal language model?"
         )
     model.train(False)
-    eos = _eos_tokens(model, card)
     pad = card.tokenizer.pad_token_id
-    pad = next(iter(sorted(eos)), 0) if pad is None or pad >= (card.vocabulary or pad + 1) else pad
+    pad = next(iter(sorted(card.ends)), 0) if pad is None or pad >= (card.vocabulary or pad + 1) else pad
     # Sampling defaults that come with the checkpoint would change answers behind the request's back.
     model.generation_config = cast("Any", GenerationConfig)()
-    return _Loaded(lendable(model, eos, pad))
-
-
-def _eos_tokens(model: PreTrainedModel, card: Card) -> frozenset[int]:
-    listed = model.generation_config.eos_token_id
-    several = listed if isinstance(listed, list) else [listed]
-    return frozenset(token for token in (*several, card.tokenizer.eos_token_id) if token is not None)
+    return _Loaded(lendable(model, card.ends, pad))
 
 
 def _separable(adapter: AdapterCard) -> bool:

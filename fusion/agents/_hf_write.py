@@ -8,6 +8,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from fusion.agents._hf_rows import Lent, pad_left
+from fusion.agents._tokens import Written, ended
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -34,20 +35,6 @@ class Draft(NamedTuple):
     stop: tuple[str, ...]
     seed: int | None
     ends: frozenset[int] = frozenset()
-
-
-class Written(NamedTuple):
-    """An answer.
-
-    Attributes:
-        text: Up to the stop text, special tokens left out.
-        num_tokens: Tokens written, the one that ended the answer included.
-        finish: "stop" at the end of the answer or at a stop text, "length" when there was no more room.
-    """
-
-    text: str
-    num_tokens: int
-    finish: Literal["stop", "length"]
 
 
 def write(lent: Lent, drafts: Sequence[Draft], decode: Decode, cancelled: threading.Event) -> list[Written]:
@@ -105,10 +92,7 @@ class _Ends(StoppingCriteria):
         tokens = self._tokens[row]
         finish = self.finish[row] or "length"
         text = self._decode(tokens[:-1] if tokens and tokens[-1] in self._ends[row] else tokens)
-        cuts = [cut for stop in self._drafts[row].stop if (cut := text.find(stop)) >= 0]
-        if cuts:
-            return Written(text[: min(cuts)], len(tokens), "stop")
-        return Written(text, len(tokens), finish)
+        return ended(text, len(tokens), finish, self._drafts[row].stop)
 
     def _finish(self, row: int, token: int) -> Literal["stop", "length"] | None:
         draft, tokens = self._drafts[row], self._tokens[row]

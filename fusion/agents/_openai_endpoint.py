@@ -1,13 +1,15 @@
 """One OpenAI-compatible server: requests out, completions back."""
 
-import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
+from fusion.agents._concurrent import as_done
 from fusion.agents._http_caller import LOOPBACK, Caller, Headers, Sent
 from fusion.agents._http_retry import Fault, Limits, WrongShapeError
 from fusion.agents._openai_body import (
@@ -59,7 +61,6 @@ class _Run:
 
     requests: Sequence[Request]
     headers: Headers
-    ready: "asyncio.Queue[tuple[int, Completion] | asyncio.Task[None]]"
     parts: dict[int, _Parts] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
 
@@ -88,26 +89,12 @@ class Endpoint:
         Raises:
             EngineError: When key, model or template are not accepted.
         """
-        run = _Run(requests, self.headers(), asyncio.Queue())
-        jobs = self._jobs(run)
+        run = _Run(requests, self.headers())
         count = min(self._limits.concurrency, sum(_calls(request) for request in requests))
-        tasks = [asyncio.create_task(self._work(jobs, run)) for _ in range(count)]
-        for task in tasks:
-            task.add_done_callback(run.ready.put_nowait)
-        try:
-            left = len(requests)
-            while left:
-                item = await run.ready.get()
-                if isinstance(item, asyncio.Task):
-                    # Raises what ended the worker, if anything did.
-                    item.result()
-                else:
-                    left -= 1
-                    yield item
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with aclosing(as_done(self._jobs(run), partial(self._work, run), at_once=count)) as answers:
+            async for index, completion in answers:
+                if completion is not None:
+                    yield index, completion
 
     async def try_means(self, request: Request) -> Sent[Choice]:
         """Ask for the log-probabilities of the first continuation, or of all when one call gives all."""
@@ -198,18 +185,14 @@ class Endpoint:
             for part in range(_calls(request)):
                 yield _Job(index, part)
 
-    async def _work(self, jobs: Iterator[_Job], run: _Run) -> None:
-        # Workers draw from one iterator, so there are never more tasks than requests that may be out.
-        for job in jobs:
-            request = run.requests[job.place]
-            if job.part == 0:
-                check_request(request, self.dialect)
-            if request.continuations and request.scoring:
-                completion = await self._score(job, request, run)
-            else:
-                completion = await self._generate(request, run.headers)
-            if completion is not None:
-                run.ready.put_nowait((job.place, completion))
+    async def _work(self, run: _Run, job: _Job) -> tuple[int, Completion | None]:
+        """Make one call; no completion while other calls of the same request are out."""
+        request = run.requests[job.place]
+        if job.part == 0:
+            check_request(request, self.dialect)
+        if request.continuations and request.scoring:
+            return job.place, await self._score(job, request, run)
+        return job.place, await self._generate(request, run.headers)
 
     async def _generate(self, request: Request, headers: Headers) -> Completion:
         body = generation_body(request, self.dialect)

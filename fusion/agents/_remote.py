@@ -18,11 +18,13 @@ from fusion.agents._hf_worker import Worker
 from fusion.agents._key import canonical_json
 from fusion.agents._pool import AgentPool
 from fusion.errors import EngineError
-from fusion.protocols import Engine, Executor, Results
+from fusion.protocols import Engine, Executor, Results, SharedEngine
 from fusion.schema import Completion, Request, Spec
 
 CHUNK = 16
 """Most requests that a worker is given at a time."""
+SERVED_CHUNK = 256
+"""The same where the worker starts servers, which answer many at a time."""
 
 
 class Chunk(NamedTuple):
@@ -32,11 +34,13 @@ class Chunk(NamedTuple):
         agent: Who asks.
         requests: What it asks.
         identity: What the record takes its engine for, as canonical JSON.
+        sharing: All agents of its engine, itself included: a server is started for all of them.
     """
 
     agent: Agent
     requests: tuple[Request, ...]
     identity: str
+    sharing: tuple[Agent, ...]
 
 
 class RemoteAnswerer:
@@ -50,6 +54,7 @@ class RemoteAnswerer:
 
     def __init__(self, executor: Executor, pool: AgentPool, *, chunk: int = CHUNK) -> None:
         self._executor = executor
+        self._pool = pool
         self._engines = Engines(pool)
         self._chunk = chunk
 
@@ -65,7 +70,8 @@ class RemoteAnswerer:
         thread: Worker[tuple[int, list[Completion]]] = Worker()
         results: Results[list[Completion]] | None = None
         try:
-            size = min(self._chunk, math.ceil(len(requests) / await thread.call(self._executor.count)))
+            chunk = SERVED_CHUNK if isinstance(self._engines.engine_of(agent), SharedEngine) else self._chunk
+            size = min(chunk, math.ceil(len(requests) / await thread.call(self._executor.count)))
             results = await thread.call(lambda: self._map(agent, requests, size))
             async with aclosing(thread.stream(functools.partial(_hand_over, results))) as parts:
                 async for part, completions in parts:
@@ -80,9 +86,11 @@ class RemoteAnswerer:
         engine = self._engines.engine_of(agent)
         identity = canonical_json(dict(engine.identity(requests[0])))
         # A worker that has loaded the model goes on with it; where models are elsewhere, any will do.
-        kind = f"{agent.engine} {agent.model} {agent.revision}" if engine.memory_bytes(requests[0]) else ""
+        kind = f"{agent.engine} {agent.model} {agent.revision}" if _is_heavy(engine, requests[0]) else ""
+        sharing = tuple(other for other in self._pool if other.engine == agent.engine)
         chunks = [
-            Chunk(agent, tuple(requests[start : start + size]), identity) for start in range(0, len(requests), size)
+            Chunk(agent, tuple(requests[start : start + size]), identity, sharing)
+            for start in range(0, len(requests), size)
         ]
         return self._executor.map(answer_chunk, chunks, kind=kind)
 
@@ -134,15 +142,23 @@ class _Desk:
         made = (self._light.get(spec) or self._heavy.get(spec)) if spec else None
         if made:
             return made
-        engine = Engines(AgentPool((chunk.agent,))).engine_of(chunk.agent)
+        engines = Engines(AgentPool(chunk.sharing))
+        for agent in chunk.sharing:
+            engines.engine_of(agent)
+        engine = engines.engine_of(chunk.agent)
         assert spec is not None, "an agent without an engine was refused"
-        if not engine.memory_bytes(chunk.requests[0]):
+        if not _is_heavy(engine, chunk.requests[0]):
             self._light[spec] = engine
             return engine
         for other in self._heavy.values():
             await other.aclose()
         self._heavy = {spec: engine}
         return engine
+
+
+def _is_heavy(engine: Engine, request: Request) -> bool:
+    """Return whether answering takes memory of the machine: in this process, or in a server of the engine's."""
+    return bool(engine.memory_bytes(request)) or isinstance(engine, SharedEngine)
 
 
 @functools.cache

@@ -54,6 +54,8 @@ def _root(
     if log_level.upper() not in logging.getLevelNamesMapping():
         raise typer.BadParameter(f"expected debug, info, warning or error, got {log_level!r}", param_hint="--log-level")
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # Servers take minutes to start; that they do is no warning, and still wants to be known.
+    logging.getLogger("fusion.progress").setLevel(min(logging.INFO, logging.getLevelNamesMapping()[log_level.upper()]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,7 +19,7 @@ def ask_command(
     ensemble: Annotated[
         Path | None, typer.Option(help="Folder of a saved ensemble; its agents must have engines.")
     ] = None,
-    pool: Annotated[Path | None, typer.Option(help="Pool file (YAML) instead.", envvar="FUSION_POOL")] = None,
+    pool: Annotated[Path | None, typer.Option(help="Pool file, or micro, instead.", envvar="FUSION_POOL")] = None,
     system: Annotated[
         str | None, typer.Option(help="With --pool: selector+fuser, or a fuser alone (default: vote).")
     ] = None,
@@ -68,6 +68,7 @@ def ask_command(
 
 def _ensemble(folder: Path | None, pool: Path | None, system: str | None, changes: Sequence[str]) -> Ensemble:
     from fusion.agents import read_pool
+    from fusion.cli._pool import find_pool
     from fusion.config import parse_overrides
     from fusion.ensemble import Ensemble
     from fusion.errors import UsageError
@@ -79,7 +80,7 @@ def _ensemble(folder: Path | None, pool: Path | None, system: str | None, change
         return Ensemble.load(folder)
     if pool and not folder:
         chosen = System.parse(system or "vote")
-        return Ensemble(read_pool(pool, overrides=parse_overrides(changes)), chosen.selector, chosen.fuser)
+        return Ensemble(read_pool(find_pool(pool), overrides=parse_overrides(changes)), chosen.selector, chosen.fuser)
     raise UsageError("give either --ensemble FOLDER or --pool FILE")
 
 

@@ -1,35 +1,86 @@
-"""fusion demo: the whole study on a table that the package generates."""
+"""fusion demo: the whole study, asked live of the small models that come with the package."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from fusion.evaluation import BenchResult
+
+SYSTEMS = "all_agents+vote, all_agents+weighted_vote, top_k(k=3)+weighted_vote"
+
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the table and the result.")] = Path("fusion-demo"),
-    questions: Annotated[int, typer.Option(help="Questions to generate.", min=20, max=1_000_000)] = 4000,
+    out: Annotated[Path, typer.Option(help="Folder for the answers, the table and the result.")] = Path("fusion-demo"),
+    questions: Annotated[int, typer.Option(help="Questions.", min=20, max=1_000_000)] = 1600,
     seed: Annotated[
-        int, typer.Option(help="Of the generated world and of the study.", envvar="FUSION_SEED", min=0)
+        int, typer.Option(help="Of the study; of the generated world, too.", envvar="FUSION_SEED", min=0)
     ] = 0,
+    pool: Annotated[
+        str, typer.Option(help="Which pool of the package: micro, or nested, where nothing is to be gained.")
+    ] = "micro",
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Ask nobody: take a generated table. Needs no torch.")
+    ] = False,
 ) -> None:
-    """Run the study on a generated record table: members, ensembles, baselines of equal cost, oracle, verdict."""
-    from fusion.cli._show import progress_bar, show_bench
+    """Ask a pool of small models, keep their answers, and study members, ensembles, baselines of equal cost, oracle."""
+    from fusion.cli._show import show_bench
+
+    result = _on_simulated(out, questions, seed) if simulated else _live(out, pool, questions, seed)
+    result.save(out / "run.json")
+    show_bench(result)
+    table = out / "table.parquet"
+    typer.echo(f"\nresults: {out / 'run.json'}   answers: {table}")
+    typer.echo(f"next:    fusion bench {table} --systems 'top_k(k=5)+weighted_vote'")
+    if not simulated:
+        example = '"How many times is a in banana?" --option 1 --option 2 --option 3'
+        typer.echo(f"         fusion ask {example} --pool {pool} --record {out}")
+
+
+def _live(out: Path, pool: str, questions: int, seed: int) -> BenchResult:
+    from fusion.agents import read_pool
+    from fusion.cli._show import member_progress, progress_bar
+    from fusion.data.micro import Micro
+    from fusion.demo import POOLS, pool_file
+    from fusion.errors import FusionError, MissingDependency
+    from fusion.evaluation import BenchOptions, bench
+    from fusion.recording import RecordOptions, record
+
+    agents = read_pool(pool_file(pool))
+    task = "micro" if questions <= Micro.test_size else f"micro(test_size={questions})"
+    typer.echo(f"Pool {pool}: {POOLS[pool]}. {len(agents)} models answer {questions} questions of the task micro;")
+    typer.echo("they are tiny, trained for this, and say nothing about large models. The study is the same.\n")
+    options = RecordOptions(split="test", limit=str(questions))
+    try:
+        with member_progress() as told:
+            result = record(agents, task, out, options=options, progress=told)
+    except MissingDependency as error:
+        raise FusionError(f"{error}; or see the study on a generated table: fusion demo --simulated") from error
+    asked = sum(member.calls - member.recorded for member in result.members)
+    recorded = sum(member.recorded for member in result.members)
+    if asked:
+        typer.echo(f"asked {asked} questions live{f', {recorded} were on record' if recorded else ''}\n")
+    else:
+        typer.echo(f"all {recorded} answers were on record in {out}: nobody was asked, the record is replayed\n")
+    prices = {agent.name: (agent.input_price or 0.0, agent.output_price or 0.0) for agent in agents}
+    with progress_bar() as told_step:
+        return bench(result.table, SYSTEMS, options=BenchOptions(seed=seed, prices=prices), progress=told_step)
+
+
+def _on_simulated(out: Path, questions: int, seed: int) -> BenchResult:
+    from fusion.cli._show import progress_bar
     from fusion.data import write_table
     from fusion.demo import PRICES, simulated_table
     from fusion.evaluation import BenchOptions, bench
     from fusion.files import check_writable
 
-    typer.echo(
-        "Simulated agents answer generated questions: this shows the study, not the skill of any language model.\n"
-    )
+    typer.echo("Simulated agents answer generated questions: no language model is asked.\n")
     for name in ("table.parquet", "run.json"):
         check_writable(out / name)
     table = simulated_table(questions, seed=seed)
     write_table(table, out / "table.parquet")
     with progress_bar() as told:
-        result = bench(table, options=BenchOptions(seed=seed, prices=PRICES), progress=told)
-    result.save(out / "run.json")
-    show_bench(result)
-    typer.echo(f"\nresults: {out / 'run.json'}   answers: {out / 'table.parquet'}")
-    typer.echo(f"next:    fusion bench {out / 'table.parquet'} --systems 'top_k(k=5)+weighted_vote'")
+        return bench(table, options=BenchOptions(seed=seed, prices=PRICES), progress=told)

@@ -16,7 +16,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim", "ok": "green"
 
 
 def doctor_command(
-    pool: Annotated[Path, typer.Argument(help="Pool file (YAML).")],
+    pool: Annotated[Path, typer.Argument(help="Pool file (YAML), or micro.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     network: Annotated[
         bool,
@@ -31,10 +31,11 @@ def doctor_command(
 ) -> None:
     """Find out what would go wrong with a pool: missing keys, models, servers, memory; agents that are twins."""
     from fusion.agents import examine_pool, read_pool
+    from fusion.cli._pool import find_pool
     from fusion.cli._show import make_console, working, write_json
     from fusion.config import parse_overrides
 
-    agents = read_pool(pool, overrides=parse_overrides(set_ or ()))
+    agents = read_pool(find_pool(pool), overrides=parse_overrides(set_ or ()))
     with working(f"examining {len(agents)} agents"):
         found = examine_pool(agents, timeout_s=timeout, network=network)
     if json:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def record_command(
-    pool: Annotated[Path, typer.Option(help="Pool file (YAML); see fusion config schema pool.", envvar="FUSION_POOL")],
+    pool: Annotated[
+        Path, typer.Option(help="Pool file (YAML), see fusion config schema pool; or micro.", envvar="FUSION_POOL")
+    ],
     task: Annotated[str, typer.Option(help="Task, such as gsm8k or 'mmlu(num_fewshot=0)'; see fusion list tasks.")],
     out: Annotated[Path, typer.Option(help="Folder for the store, the table and the record; the same again goes on.")],
     split: Annotated[str | None, typer.Option(help="Split (default: test, or the task's last).")] = None,
@@ -49,10 +51,11 @@ def record_command(
 
     from fusion import recording
     from fusion.agents import read_pool
+    from fusion.cli._pool import find_pool
     from fusion.cli._show import member_progress, working, write_json
     from fusion.config import parse_overrides
 
-    agents = read_pool(pool, overrides=parse_overrides(set_ or ()))
+    agents = read_pool(find_pool(pool), overrides=parse_overrides(set_ or ()))
     options = recording.RecordOptions(split=split, limit=limit, root=root, samples=samples, max_cost=max_cost)
     if plan:
         with working("counting"):
@@ -139,6 +142,9 @@ def _show_plan(estimates: Sequence[Estimate]) -> None:
             _cell(None if row.seconds is None else f"{row.seconds / 3600:.2f}"),
         )
     make_console().print(shown)
+    for row in estimates:
+        if row.where:
+            typer.echo(f"{row.agent}: {row.where}")
     for row in estimates:
         if row.error:
             typer.echo(f"{row.agent} cannot be asked: {row.error}")

@@ -1,0 +1,361 @@
+"""The vLLM servers of one engine: which run, who uses them, who waits for whom."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import logging
+import re
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from fusion.agents._hf_examine import Scales
+from fusion.agents._hf_library import AdapterCard, Card, Library, Place
+from fusion.agents._server_process import Launch, ServerProcess, state_folder
+from fusion.agents._server_reap import reap
+from fusion.agents._vllm_command import (
+    BASE,
+    Accelerator,
+    Settings,
+    Share,
+    accelerator,
+    command,
+    environment,
+    free_port,
+    is_free,
+    require_vllm,
+    shares,
+)
+from fusion.errors import EngineError, FusionError
+from fusion.schema import Request
+
+_log = logging.getLogger("fusion.progress")
+
+_POLL_S = 0.2
+_LOGS_KEPT = 50
+_LINES_SHOWN = 20
+_PORTS_TRIED = 3
+"""Another process may take a free port before the server does."""
+_OTHER_PORT = "set the engine's port to a free one, or leave it out to have one found"
+
+
+class Server(NamedTuple):
+    """A server that runs.
+
+    Attributes:
+        process: It, with all its children.
+        port: Where it listens, on this machine.
+        key: What it wants to be shown.
+        names: Under which it serves the model ("") and its adapters, by where these are.
+        context: Most tokens of prompt and answer; None when it does not say.
+        fraction: Of the accelerator's memory.
+    """
+
+    process: ServerProcess
+    port: int
+    key: str
+    names: Mapping[str, str]
+    context: int | None
+    fraction: float
+
+    @property
+    def url(self) -> str:
+        """Where its API is."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its main process runs."""
+        return self.process.exited() is None
+
+
+@dataclass(eq=False)
+class _Room:
+    """One base model: the adapters that are wanted of it, and its server while there is one.
+
+    Args:
+        card: The model.
+        adapters: Wanted so far, by where they are.
+        server: Runs, or has died since.
+        users: How many are asking it.
+    """
+
+    card: Card
+    adapters: dict[str, AdapterCard] = field(default_factory=dict)
+    server: Server | None = None
+    users: int = 0
+
+    def serves(self, wanted: str) -> bool:
+        return self.server is not None and wanted in self.server.names and self.server.is_up
+
+
+class _Move(NamedTuple):
+    room: _Room
+    done: "Future[None]"
+
+
+class Placement(NamedTuple):
+    """Where a model is served.
+
+    Attributes:
+        share: What it gets of the accelerator.
+        adapters: How many adapters are served beside it.
+        bases: How many models the engine serves.
+        accelerator: What they run on.
+    """
+
+    share: Share
+    adapters: int
+    bases: int
+    accelerator: Accelerator
+
+
+class Fleet:
+    """Starts servers when they are wanted, one at a time, and ends them.
+
+    Args:
+        settings: How servers are started.
+        library: Where models are looked up.
+    """
+
+    def __init__(self, settings: Settings, library: Library) -> None:
+        self._settings = settings
+        self._library = library
+        self._scales = Scales()
+        self._rooms: dict[Place, _Room] = {}
+        self._lock = threading.Lock()
+        self._move: _Move | None = None
+        self._mover: ThreadPoolExecutor | None = None
+        self._closing = threading.Event()
+        self._accelerator: Accelerator | None = None
+
+    def expect(self, request: Request) -> None:
+        """Take note that requests like this one will come, so that one server is made ready for all of them.
+
+        Raises:
+            EngineError: When model or adapter cannot be found.
+        """
+        self._room(self._library.card(request), self._library.adapter(request))
+
+    def placement(self, card: Card) -> Placement:
+        """Return where the model is served, as far as it is known who else wants to be."""
+        room = self._room(card, None)
+        return Placement(self._plan()[room], len(room.adapters), len(self._rooms), self._device())
+
+    def port_of(self, card: Card) -> int | None:
+        """Return where the model's server would listen; None for any free port."""
+        if self._settings.port is None:
+            return None
+        room = self._room(card, None)
+        return self._settings.port + list(self._rooms.values()).index(room)
+
+    def weights(self, card: Card) -> int:
+        """Return the bytes of the model's weights.
+
+        Raises:
+            EngineError: When transformers has no causal language model of that configuration.
+        """
+        width = 4 if card.dtype(self._settings.dtype) == "float32" else 2
+        return self._scales.outline(card).num_weights * width
+
+    @contextlib.asynccontextmanager
+    async def lent(self, card: Card, adapter: AdapterCard | None) -> AsyncIterator[Server]:
+        """Lend the server of a model, with the adapter; it is started, or another one ended, when that is needed.
+
+        Raises:
+            EngineError: When the server does not start.
+        """
+        room = self._room(card, adapter)
+        wanted = adapter.place.source if adapter else ""
+        while True:
+            # Sizing models may take seconds.
+            plan = await asyncio.to_thread(self._plan)
+            with self._lock:
+                if room.serves(wanted):
+                    room.users += 1
+                    break
+                leaving = [other for other in self._rooms.values() if _is_in_the_way(other, room, plan)]
+                if self._move is None and not any(other.users for other in leaving):
+                    self._move = _Move(room, self._submit(room, leaving, plan[room]))
+                move = self._move
+            if move is None:
+                await asyncio.sleep(_POLL_S)
+                continue
+            try:
+                # Whoever waits may leave; the server goes on starting for those who stay.
+                await asyncio.shield(asyncio.wrap_future(move.done))
+            except FusionError:
+                if move.room is room:
+                    raise
+        try:
+            assert room.server is not None, "it was seen to serve"
+            yield room.server
+        finally:
+            with self._lock:
+                room.users -= 1
+
+    def close(self) -> None:
+        """End all servers, and the one that is starting; may be called twice, and the fleet used again."""
+        self._closing.set()
+        with self._lock:
+            mover, self._mover = self._mover, None
+        if mover is not None:
+            mover.shutdown(wait=True)
+        with self._lock:
+            servers = [room.server for room in self._rooms.values() if room.server is not None]
+            self._rooms.clear()
+            self._closing.clear()
+        for server in servers:
+            server.process.stop()
+
+    def _room(self, card: Card, adapter: AdapterCard | None) -> _Room:
+        with self._lock:
+            room = self._rooms.setdefault(card.place, _Room(card))
+            if adapter is not None:
+                room.adapters.setdefault(adapter.place.source, adapter)
+            return room
+
+    def _plan(self) -> dict[_Room, Share]:
+        """Return what each base gets."""
+        with self._lock:
+            rooms = list(self._rooms.values())
+        if len(rooms) == 1:
+            return {rooms[0]: Share(False, self._settings.gpu_memory_utilization)}
+        sizes = [self.weights(room.card) for room in rooms]
+        return dict(zip(rooms, shares(sizes, self._settings, total=self._device().total), strict=True))
+
+    def _device(self) -> Accelerator:
+        if self._accelerator is None:
+            self._accelerator = accelerator(self._settings.devices)
+        return self._accelerator
+
+    def _submit(self, room: _Room, leaving: Sequence[_Room], share: Share) -> "Future[None]":
+        if self._mover is None:
+            self._mover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fusion-vllm")
+        return self._mover.submit(self._bring_up, room, leaving, share)
+
+    def _bring_up(self, room: _Room, leaving: Sequence[_Room], share: Share) -> None:
+        """End the servers that are in the way and start that of `room`; runs in the mover's thread."""
+        try:
+            for other in leaving:
+                if other.server is not None:
+                    other.server.process.stop()
+                    other.server = None
+            room.server = self._started(room, share)
+        finally:
+            with self._lock:
+                self._move = None
+
+    def _started(self, room: _Room, share: Share) -> Server:
+        require_vllm(self._settings)
+        # Servers whose owner and guard were both killed would hold the memory that this one needs.
+        for leftover in reap():
+            _log.warning("ended a server that was left behind: %s (process %d)", leftover.name, leftover.pid)
+        adapters = dict(room.adapters)
+        names = {"": BASE} | {source: f"adapter-{i}" for i, source in enumerate(adapters)}
+        served = {names[source]: adapter for source, adapter in adapters.items()}
+        key = secrets.token_hex(16)
+        for attempt in range(_PORTS_TRIED):
+            port = self._port(room)
+            line = command(room.card, served, self._settings, share=share.fraction, port=port)
+            log = self._log_file(room.card.name, port)
+            beside = f" with {len(adapters)} adapters" if adapters else ""
+            _log.info("starting vLLM for %s%s on port %d; its log: %s", room.card.name, beside, port, log)
+            process = ServerProcess.start(
+                Launch(command=line, env=environment(key, self._settings), log=log, name=room.card.name)
+            )
+            try:
+                self._wait(process, port, room.card.name, log)
+                context = _check_served(port, key, names, room.card.name)
+            except BaseException:
+                lost = "address already in use" in process.last_lines(200).lower()
+                process.stop()
+                if lost and self._settings.port is None and attempt + 1 < _PORTS_TRIED:
+                    continue
+                raise
+            return Server(process, port, key, names, context, share.fraction)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _wait(self, process: ServerProcess, port: int, model: str, log: Path) -> None:
+        """Wait until the server is ready.
+
+        Raises:
+            EngineError: When it ends before, or takes too long; with the last lines of its log.
+        """
+        began = time.monotonic()
+        while not is_healthy(port):
+            said = f"; the last lines of its log, {log}:\n{process.last_lines(_LINES_SHOWN)}"
+            if self._closing.is_set():
+                raise EngineError(f"the engine was closed while the vLLM server of {model!r} was starting")
+            if (how := process.exited()) is not None:
+                raise EngineError(f"the vLLM server of {model!r} did not start: {how}{said}")
+            if time.monotonic() - began > self._settings.start_s:
+                waited = f"was not ready after start_s = {self._settings.start_s:g}"
+                raise EngineError(f"the vLLM server of {model!r} {waited}; give it longer if it was loading{said}")
+            time.sleep(_POLL_S)
+        _log.info("vLLM for %s is ready after %.0f s", model, time.monotonic() - began)
+
+    def _port(self, room: _Room) -> int:
+        port = self.port_of(room.card)
+        if port is None:
+            return free_port()
+        if not is_free(port):
+            raise EngineError(f"port {port}, for the vLLM server of {room.card.name!r}, is in use; {_OTHER_PORT}")
+        return port
+
+    def _log_file(self, model: str, port: int) -> Path:
+        folder = Path(self._settings.logs).expanduser() if self._settings.logs else state_folder().parent / "logs"
+        name = re.sub(r"[^\w.-]+", "-", Path(model).name) or "model"
+        if self._settings.logs is None and folder.is_dir():
+            logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+            for old in logs[: -_LOGS_KEPT or None]:
+                old.unlink(missing_ok=True)
+        return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{port}.log"
+
+
+def _is_in_the_way(other: _Room, room: _Room, plan: Mapping[_Room, Share]) -> bool:
+    """Return whether the server of `other` must be ended before that of `room` can start."""
+    if other.server is None:
+        return False
+    # One that was started alone holds more than its share.
+    return other is room or plan[room].sequential or other.server.fraction > plan[other].fraction + 1e-3
+
+
+def is_healthy(port: int) -> bool:
+    """Return whether the server on a port of this machine says that it is well."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _check_served(port: int, key: str, names: Mapping[str, str], model: str) -> int | None:
+    """Return the server's context.
+
+    Raises:
+        EngineError: When it does not list the model and every adapter.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
+        listed = json.loads(connection.getresponse().read())["data"]
+        contexts = {entry["id"]: entry.get("max_model_len") for entry in listed}
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"what answers on port {port} is not the vLLM server of {model!r} ({error})") from error
+    finally:
+        connection.close()
+    absent = [source or model for source, name in names.items() if name not in contexts]
+    if absent:
+        raise EngineError(f"the vLLM server of {model!r} does not serve {', '.join(absent)}; see its log")
+    context = contexts[BASE]
+    return context if isinstance(context, int) else None

@@ -1,0 +1,313 @@
+"""The engine vllm against vLLM itself, on the processor: `make test-vllm` installs it and names its Python."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from ray_cluster import two_nodes
+from tiny_models import TinyModels
+from transformers import Qwen3Config
+
+import fusion
+from fusion.agents import Agent, AgentPool, RecordStore
+from fusion.agents.hf import Hf
+from fusion.agents.vllm import Vllm
+from fusion.recording import RecordOptions, answerer
+from fusion.schema import Completion, Message, Request, Spec
+
+PYTHON = os.environ.get("FUSION_VLLM")
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(not PYTHON, reason="needs a Python with vLLM, named by FUSION_VLLM; run: make test-vllm"),
+    pytest.mark.timeout(900),
+]
+
+SETTINGS = {"python": PYTHON or "", "dtype": "float32", "enforce_eager": True, "max_model_len": 256}
+PROMPTS = 200
+LABELS = ("A", "B", "C", "D")
+TEXTS = ("A", "Paris is the capital", "four and two", "Rome")
+
+
+class Members(NamedTuple):
+    """Four members by name: the model and the adapter of each."""
+
+    models: dict[str, tuple[str, str | None]]
+
+    def requests(self, name: str) -> list[Request]:
+        """Return requests to write, to score labels and to score texts."""
+        model, adapter = self.models[name]
+        asked = [
+            Request(
+                question_id=f"q{n}",
+                messages=(Message("user", f"Question {n}: what is {7 * n}? {'Answer ' * (n % 9)}"),),
+                model=model,
+                adapter=adapter,
+                max_tokens=24,
+                continuations=continuations,
+            )
+            for continuations in ((), LABELS, TEXTS)
+            for n in range(PROMPTS)
+        ]
+        return asked[: PROMPTS + 100] + asked[2 * PROMPTS : 2 * PROMPTS + 100]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_servers() -> Iterator[None]:
+    """A gibibyte for keys and values, and no looking at the hub."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory: pytest.TempPathFactory) -> Members:
+    made = TinyModels(tmp_path_factory.mktemp("models"))
+    base = made.llama(hidden=128, spread=0.2)
+    other = made.built(
+        Qwen3Config(
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            max_position_embeddings=256,
+            initializer_range=0.2,
+        ),
+        "qwen3",
+    )
+    adapters = [made.lora(base, seed=1), made.lora(base, seed=2, r=16, lora_alpha=16)]
+    return Members(
+        {
+            "base": (str(base), None),
+            "first": (str(base), str(adapters[0])),
+            "second": (str(base), str(adapters[1])),
+            "other": (str(other), None),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def engine(members: Members) -> Iterator[Vllm]:
+    engine = Vllm(**SETTINGS)
+    for name in members.models:
+        engine.expect(members.requests(name)[0])
+    yield engine
+    asyncio.run(engine.aclose())
+
+
+def collect(engine: Vllm | Hf, requests: list[Request]) -> list[Completion]:
+    async def run() -> dict[int, Completion]:
+        found = {}
+        async with aclosing(engine.generate(requests)) as answers:
+            async for index, completion in answers:
+                assert index not in found, "each index once"
+                found[index] = completion
+        return found
+
+    found = asyncio.run(run())
+    return [found[index] for index in range(len(requests))]
+
+
+@pytest.fixture(scope="module")
+def here(members: Members) -> dict[str, list[Completion]]:
+    """What transformers and peft answer, member by member."""
+    engine = Hf(dtype="float32", device="cpu", batch_size=32, max_models=2)
+    answers = {name: collect(engine, members.requests(name)) for name in members.models}
+    asyncio.run(engine.aclose())
+    return answers
+
+
+@pytest.fixture(scope="module")
+def served(engine: Vllm, members: Members) -> dict[str, list[Completion]]:
+    return {name: collect(engine, members.requests(name)) for name in members.models}
+
+
+@pytest.mark.parametrize("name", ["base", "first", "second", "other"])
+def test_greedy_text_is_that_of_transformers(
+    name: str, served: dict[str, list[Completion]], here: dict[str, list[Completion]]
+) -> None:
+    for got, wanted in zip(served[name][:PROMPTS], here[name][:PROMPTS], strict=True):
+        assert (got.status, got.text, got.usage) == (wanted.status, wanted.text, wanted.usage)
+
+
+@pytest.mark.parametrize("name", ["base", "first", "second", "other"])
+def test_options_score_as_with_transformers(
+    name: str, served: dict[str, list[Completion]], here: dict[str, list[Completion]]
+) -> None:
+    for got, wanted in zip(served[name][PROMPTS:], here[name][PROMPTS:], strict=True):
+        assert got.option_logprobs == pytest.approx(wanted.option_logprobs, rel=0, abs=1e-4)
+
+
+def test_an_adapter_that_is_dropped_would_be_seen(here: dict[str, list[Completion]]) -> None:
+    """Had the server answered for an adapter with its base, or another adapter, the tests above would fail."""
+    texts = {name: [completion.text for completion in here[name][:PROMPTS]] for name in here}
+    logprobs = {name: [completion.option_logprobs for completion in here[name][PROMPTS:]] for name in here}
+    for one, other in (("base", "first"), ("base", "second"), ("first", "second")):
+        assert sum(a == b for a, b in zip(texts[one], texts[other], strict=True)) < PROMPTS / 10
+        for a, b in zip(logprobs[one], logprobs[other], strict=True):
+            assert a is not None
+            assert b is not None
+            assert max(abs(p - q) for p, q in zip(a, b, strict=True)) > 1e-2
+
+
+def test_draws_are_repeated_with_their_seed(engine: Vllm, members: Members) -> None:
+    request = replace(members.requests("first")[0], temperature=1.0, seed=7)
+    first, again, other = collect(engine, [request, request, replace(request, seed=8)])
+    assert first.text == again.text
+    assert first.text != other.text
+
+
+def test_bases_one_after_another(members: Members) -> None:
+    """Under schedule: sequential the first base's server has ended when the second's is up."""
+    others = len(engine_cores())
+    engine = Vllm(**SETTINGS, schedule="sequential")
+    try:
+        requests = [members.requests(name)[0] for name in ("base", "other")]
+        for request in requests:
+            engine.expect(request)
+        assert "one after another" in engine.placement(requests[0])
+        assert [completion.status for completion in collect(engine, requests)] == ["truncated", "truncated"]
+        assert len(engine_cores()) == 1 + others
+    finally:
+        asyncio.run(engine.aclose())
+
+
+def engine_cores() -> list[int]:
+    """Return the processes in which vLLM computes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"VLLM::EngineCore"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_killed_server_is_started_again_and_the_record_is_whole(members: Members, tmp_path: Path) -> None:
+    """2,000 prompts; the server is killed with -9 once a quarter of them is answered."""
+    model, adapter = members.models["first"]
+    agent = {"model": model, "adapter": adapter, "max_tokens": 8, "mode": "generate"}
+    spec = Spec("vllm", {**SETTINGS, "concurrency": 32})
+    pool = AgentPool((Agent(name="first", engine=spec, **agent),))
+    killed: list[int] = []
+
+    def kill() -> None:
+        store = tmp_path / "recorded"
+        while not killed:
+            time.sleep(0.2)
+            servers = [pid for pid in api_servers() if pid not in before]
+            if servers and (store / "answers.sqlite").exists():
+                with RecordStore.open(store, readonly=True) as records:
+                    if len(records) > 500:
+                        os.kill(servers[0], signal.SIGKILL)
+                        killed.append(len(records))
+
+    before = api_servers()
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    result = fusion.record(pool, "micro(test_size=2000)", tmp_path / "recorded")
+    killer.join(timeout=5)
+    assert killed, "the server was not killed while it answered"
+    assert killed[0] < 2000
+    member = result.members[0]
+    assert (member.calls, member.failed_share, member.error) == (2000, 0.0, "")
+    here = AgentPool((Agent(name="first", engine=Spec("hf", {"dtype": "float32", "batch_size": 64}), **agent),))
+    wanted = fusion.record(here, "micro(test_size=2000)", tmp_path / "here")
+    assert (result.table.texts == wanted.table.texts).all()
+
+
+def api_servers() -> list[int]:
+    """Return the main processes of vLLM servers."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"vllm.entrypoints.openai.api_server" in words:
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def test_workers_of_a_cluster_start_servers_of_their_own(members: Members, tmp_path: Path) -> None:
+    """Ray with one worker: base and adapter share the worker's server, and it ends with the worker."""
+    before = set(api_servers())
+    with two_nodes() as cluster:
+        agents = [
+            Agent(name=name, engine=Spec("vllm", SETTINGS), model=model, adapter=adapter, max_tokens=8)
+            for name, (model, adapter) in members.models.items()
+            if name in ("base", "second")
+        ]
+        pool = AgentPool(tuple(agents))
+        with answerer(f'ray(address="{cluster.address}", workers=1)', pool) as elsewhere:
+            options = RecordOptions(limit="120", answerer=elsewhere)
+            result = fusion.record(pool, "micro", tmp_path / "recorded", options=options)
+            assert len(set(api_servers()) - before) == 1
+    assert [member.failed_share for member in result.members] == [0.0, 0.0]
+    here = AgentPool(tuple(replace(agent, engine=Spec("hf", {"dtype": "float32"})) for agent in agents))
+    wanted = fusion.record(here, "micro", tmp_path / "here", options=RecordOptions(limit="120"))
+    assert (result.table.answers == wanted.table.answers).all()
+    deadline = time.monotonic() + 15
+    while (left := set(api_servers()) - before) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+OWNER = """
+import asyncio, sys, time
+from contextlib import aclosing
+from fusion.agents.vllm import Vllm
+from fusion.schema import Message, Request
+
+async def main():
+    engine = Vllm(python=sys.argv[1], dtype="float32", enforce_eager=True, max_model_len=256)
+    request = Request(question_id="q", messages=(Message("user", "2 + 2 ="),), model=sys.argv[2], max_tokens=4)
+    async for index, completion in engine.generate([request]):
+        print(completion.status, flush=True)
+    time.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_is_left_when_the_owner_is_killed(members: Members) -> None:
+    """Killed with -9, the owner can end nothing; 15 s later no process of the server is alive."""
+    before = set(api_servers()) | set(engine_cores())
+    command = [sys.executable, "-c", OWNER, PYTHON or "", members.models["base"][0]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "truncated\n"
+        started = (set(api_servers()) | set(engine_cores())) - before
+        assert len(started) == 2, "an API server and its engine core"
+        sessions = {os.getsid(pid) for pid in started}
+        owner.kill()
+    deadline = time.monotonic() + 15
+    while (left := in_sessions(sessions)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def in_sessions(sessions: set[int]) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) in sessions and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
