@@ -27,7 +27,10 @@ def test_assemble_worked_example() -> None:
         Answer(question_id="open", agent="b", source="s", text="4.0", right=False),
     ]
     table = assemble(answers, questions=questions, provenance={})
-    assert table.probs is None, "not every answer has log-likelihoods"
+    assert table.probs is not None, "an open answer is certain of itself"
+    assert table.probs.tolist() == [[pytest.approx([0.25, 0.75]), [0, 0]], [[1, 0], [1, 0]]]
+    vote = Answer(question_id="closed", agent="b", source="s", choice=0)
+    assert assemble([*answers, vote], questions=questions, provenance={}).probs is None
     assert table.answers.tolist() == [[1, -1], [0, 0]]
     assert table.options == (("x", "y"), ("four",))
     assert table.require_labels().tolist() == [0, 0]

@@ -82,7 +82,8 @@ def assemble(
 
     Questions stand in the order of their first appearance, and so do agents unless `agents` lists them. An agent
     abstains where it has no answer. With several draws `sample_answers` holds all of them and `answers` the first.
-    When every answer comes with log-likelihoods, `probs` is their softmax over the options of the question. Of tokens
+    When every answer to a question with options comes with log-likelihoods, `probs` is their softmax over the options;
+    an answer to an open question is then certain of itself. Of tokens
     and seconds the table holds the mean over the draws, and nothing at all when they are unknown for some answer. Open
     answers become options by `options_from_answers`; the answers that the foreign scorer took for right, or that equal
     a reference, count as one and the same option.
@@ -126,7 +127,7 @@ def assemble(
         labels=_labels(infos, labels),
         options=tuple(options),
         num_options=np.array([max(len(row), 1) for row in options], dtype=np.int16),
-        probs=_probs(placed, (*shape, max((len(row) for row in options), default=1))),
+        probs=_probs(placed, infos, samples_NMR[:, :, 0], max((len(row) for row in options), default=1)),
         categories=_text_array(categories) if any(categories) else None,
         references=_references(infos),
         texts=_texts(placed, shape),
@@ -235,18 +236,21 @@ def _references(infos: Sequence[QuestionInfo]) -> StrArray | None:
     return _text_array([info.references[0] for info in infos])
 
 
-def _probs(placed: _Placed, shape: tuple[int, int, int]) -> FloatArray | None:
-    given = {cell: answer.logprobs for cell, answer in placed.items() if not answer.failed}
+def _probs(placed: _Placed, infos: Sequence[QuestionInfo], answers_NM: IntArray, num_options: int) -> FloatArray | None:
+    given = {cell: answer.logprobs for cell, answer in placed.items() if not answer.failed and infos[cell[0]].options}
     if not given or None in given.values():
         return None
-    logprobs_PK = np.full((len(given), shape[2]), -np.inf)
+    logprobs_PK = np.full((len(given), num_options), -np.inf)
     for p, values in enumerate(given.values()):
         logprobs_PK[p, : len(values or ())] = values
     weights_PK = np.exp(logprobs_PK - logprobs_PK.max(axis=1, keepdims=True))
-    probs_NMK = np.zeros(shape, dtype=np.float32)
+    probs_NMK = np.zeros((*answers_NM.shape, num_options), dtype=np.float32)
     for (n, m, r), weights_K in zip(given, weights_PK / weights_PK.sum(axis=1, keepdims=True), strict=True):
         if r == 0:
             probs_NMK[n, m] = weights_K
+    is_open_N = np.array([not info.options for info in infos])
+    n_P, m_P = np.nonzero(is_open_N[:, None] & (answers_NM >= 0))
+    probs_NMK[n_P, m_P, answers_NM[n_P, m_P]] = 1
     return probs_NMK
 
 
