@@ -170,7 +170,6 @@ async def arecord(
         async with Engines(pool) as engines:
             recorder = _recorder(pool, engines, store, work, options)
             recording = await recorder.record(work.questions, progress=progress)
-            calls = list(recorder.calls(recording.plans))
     provenance: dict[str, Json] = {
         **work.command,
         "extractor": work.task.extractor,
@@ -178,9 +177,9 @@ async def arecord(
         "means": {plan.agent.name: [*sorted(name or "generate" for name in plan.means)] for plan in recording.plans},
     }
     draws = max(agent.samples for agent in pool)
-    table = tabulate(work.questions, pool.names, calls, reader=work.task, draws=draws, provenance=provenance)
+    table = tabulate(work.questions, pool.names, recording.calls, reader=work.task, draws=draws, provenance=provenance)
     completions: dict[int, list[Completion]] = {}
-    for call in calls:
+    for call in recording.calls:
         completions.setdefault(call.agent, []).append(call.completion)
     members = tuple(_member(recording, table, m, agent, completions.get(m, [])) for m, agent in enumerate(pool))
     command = {**work.command, "pool": pool.to_json()}

@@ -404,7 +404,7 @@ class TestWorker:
     def test_no_thread_is_left(self, tiny: TinyModels) -> None:
         answers([asked("The", tiny.llama())])
         deadline = time.monotonic() + 5
-        while any(thread.name.startswith("fusion-hf") for thread in threading.enumerate()):
+        while any(thread.name.startswith("fusion-engine") for thread in threading.enumerate()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 

@@ -380,7 +380,7 @@ def test_recorder_and_tabulate_by_hand(tmp_path: Path) -> None:
             async with Engines(members) as engines:
                 recorder = Recorder(members, engines, store)
                 found = await recorder.record(questions)
-                return found, list(recorder.calls(found.plans))
+                return found, found.calls
 
     found, calls = asyncio.run(run())
     assert found.statuses == {"a": {"ok": 8}, "b": {"ok": 8}}

@@ -20,6 +20,7 @@ from transformers import Qwen3Config
 
 import fusion
 from fusion.agents import Agent, AgentPool, RecordStore
+from fusion.agents._server_reap import read_record
 from fusion.agents.hf import Hf
 from fusion.agents.vllm import Vllm
 from fusion.recording import RecordOptions, answerer
@@ -62,9 +63,10 @@ class Members(NamedTuple):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_servers() -> Iterator[None]:
-    """A gibibyte for keys and values, and no looking at the hub."""
+def small_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A gibibyte for keys and values, no looking at the hub, records of processes in a folder of these tests."""
     patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     patch.setenv("HF_HUB_OFFLINE", "1")
     yield
@@ -172,7 +174,7 @@ def test_draws_are_repeated_with_their_seed(engine: Vllm, members: Members) -> N
 
 def test_bases_one_after_another(members: Members) -> None:
     """Under schedule: sequential the first base's server has ended when the second's is up."""
-    others = len(engine_cores())
+    before = servers()
     engine = Vllm(**SETTINGS, schedule="sequential")
     try:
         requests = [members.requests(name)[0] for name in ("base", "other")]
@@ -180,21 +182,9 @@ def test_bases_one_after_another(members: Members) -> None:
             engine.expect(request)
         assert "one after another" in engine.placement(requests[0])
         assert [completion.status for completion in collect(engine, requests)] == ["truncated", "truncated"]
-        assert len(engine_cores()) == 1 + others
+        assert len(servers() - before) == 1
     finally:
         asyncio.run(engine.aclose())
-
-
-def engine_cores() -> list[int]:
-    """Return the processes in which vLLM computes."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(b"VLLM::EngineCore"):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
 
 
 def test_a_killed_server_is_started_again_and_the_record_is_whole(members: Members, tmp_path: Path) -> None:
@@ -209,14 +199,14 @@ def test_a_killed_server_is_started_again_and_the_record_is_whole(members: Membe
         store = tmp_path / "recorded"
         while not killed:
             time.sleep(0.2)
-            servers = [pid for pid in api_servers() if pid not in before]
-            if servers and (store / "answers.sqlite").exists():
+            started = servers() - before
+            if started and (store / "answers.sqlite").exists():
                 with RecordStore.open(store, readonly=True) as records:
                     if len(records) > 500:
-                        os.kill(servers[0], signal.SIGKILL)
+                        os.kill(started.pop(), signal.SIGKILL)
                         killed.append(len(records))
 
-    before = api_servers()
+    before = servers()
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     result = fusion.record(pool, "micro(test_size=2000)", tmp_path / "recorded")
@@ -230,22 +220,23 @@ def test_a_killed_server_is_started_again_and_the_record_is_whole(members: Membe
     assert (result.table.texts == wanted.table.texts).all()
 
 
-def api_servers() -> list[int]:
-    """Return the main processes of vLLM servers."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"vllm.entrypoints.openai.api_server" in words:
-            found.append(int(path.parent.name))
-    return sorted(found)
+def servers() -> set[int]:
+    """Return the main processes of the servers that engines of these tests have running."""
+    records = Path(os.environ["XDG_STATE_HOME"], "fusion", "servers").glob("*.json")
+    recorded = (read_record(path) for path in records)
+    return {record.server.pid for record in recorded if record is not None and is_alive(record.server.pid)}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_workers_of_a_cluster_start_servers_of_their_own(members: Members, tmp_path: Path) -> None:
     """Ray with one worker: base and adapter share the worker's server, and it ends with the worker."""
-    before = set(api_servers())
+    before = servers()
     with two_nodes() as cluster:
         agents = [
             Agent(name=name, engine=Spec("vllm", SETTINGS), model=model, adapter=adapter, max_tokens=8)
@@ -256,13 +247,13 @@ def test_workers_of_a_cluster_start_servers_of_their_own(members: Members, tmp_p
         with answerer(f'ray(address="{cluster.address}", workers=1)', pool) as elsewhere:
             options = RecordOptions(limit="120", answerer=elsewhere)
             result = fusion.record(pool, "micro", tmp_path / "recorded", options=options)
-            assert len(set(api_servers()) - before) == 1
+            assert len(servers() - before) == 1
     assert [member.failed_share for member in result.members] == [0.0, 0.0]
     here = AgentPool(tuple(replace(agent, engine=Spec("hf", {"dtype": "float32"})) for agent in agents))
     wanted = fusion.record(here, "micro", tmp_path / "here", options=RecordOptions(limit="120"))
     assert (result.table.answers == wanted.table.answers).all()
     deadline = time.monotonic() + 15
-    while (left := set(api_servers()) - before) and time.monotonic() < deadline:
+    while (left := servers() - before) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left
 
@@ -286,14 +277,13 @@ asyncio.run(main())
 
 def test_nothing_is_left_when_the_owner_is_killed(members: Members) -> None:
     """Killed with -9, the owner can end nothing; 15 s later no process of the server is alive."""
-    before = set(api_servers()) | set(engine_cores())
+    before = servers()
     command = [sys.executable, "-c", OWNER, PYTHON or "", members.models["base"][0]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "truncated\n"
-        started = (set(api_servers()) | set(engine_cores())) - before
-        assert len(started) == 2, "an API server and its engine core"
-        sessions = {os.getsid(pid) for pid in started}
+        sessions = {os.getsid(pid) for pid in servers() - before}
+        assert len(in_sessions(sessions)) >= 3, "an API server, its engine core, a worker"
         owner.kill()
     deadline = time.monotonic() + 15
     while (left := in_sessions(sessions)) and time.monotonic() < deadline:
@@ -302,6 +292,7 @@ def test_nothing_is_left_when_the_owner_is_killed(members: Members) -> None:
 
 
 def in_sessions(sessions: set[int]) -> list[int]:
+    """Return the processes of these sessions that are alive."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,7 +1,7 @@
 """Recording: ask a pool every question once, keep every answer, go on where it stopped."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -47,10 +47,12 @@ class Recording:
         plans: The calls of every agent, in the pool's order.
         recorded: Calls that had their answer on record before, by agent.
         statuses: How the calls of every agent ended, those on record included.
+        calls: What the store holds of the calls, agent by agent; calls never made are left out.
         errors: Agents that could not be asked at all or stopped answering, and why.
     """
 
     plans: list[AgentPlan]
+    calls: list[Call] = field(default_factory=list)
     recorded: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, dict[Status, int]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -130,16 +132,8 @@ class Recorder:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
         for plan in plans:
-            recording.statuses[plan.agent.name] = self._count(plan)
+            recording.statuses[plan.agent.name] = self._collect(plan, recording.calls)
         return recording
-
-    def calls(self, plans: Sequence[AgentPlan]) -> Iterator[Call]:
-        """Yield what the store holds of the calls, agent by agent; calls never made are left out."""
-        for plan in plans:
-            found = self._store.get(job.digest for job in plan.jobs)
-            for job in plan.jobs:
-                if job.digest in found:
-                    yield Call(job.question, plan.position, job.sample, found[job.digest])
 
     def _queues(self, plans: Sequence[AgentPlan]) -> list[list[AgentPlan]]:
         """Return agents that must take turns: those of one engine, and all whose models are in this process."""
@@ -194,11 +188,15 @@ class Recorder:
     def _answer_here(self, agent: Agent, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Completion], None]:
         return self._engines.engine_of(agent).generate(requests)
 
-    def _count(self, plan: AgentPlan) -> dict[Status, int]:
+    def _collect(self, plan: AgentPlan, calls: list[Call]) -> dict[Status, int]:
+        """Add the plan's calls to `calls`; return how they ended."""
         found = self._store.get(job.digest for job in plan.jobs)
         counts: dict[Status, int] = {}
         for job in plan.jobs:
-            status: Status = found[job.digest].status if job.digest in found else "cancelled"
+            status: Status = "cancelled"
+            if job.digest in found:
+                status = found[job.digest].status
+                calls.append(Call(job.question, plan.position, job.sample, found[job.digest]))
             counts[status] = counts.get(status, 0) + 1
         return counts
 

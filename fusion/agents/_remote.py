@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from fusion.agents._agent import Agent
 from fusion.agents._engines import Engines
-from fusion.agents._hf_worker import Worker
 from fusion.agents._key import canonical_json
 from fusion.agents._pool import AgentPool
+from fusion.agents._worker import Worker
 from fusion.errors import EngineError
 from fusion.protocols import Engine, Executor, Results, SharedEngine
 from fusion.schema import Completion, Request, Spec

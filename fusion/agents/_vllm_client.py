@@ -115,8 +115,8 @@ class Client:
         self.url = url
         self._caller = Caller(url, limits)
         self._headers = self._caller.headers({"Authorization": f"Bearer {key}"} if key else {})
-        self._at_once = max(1, limits.concurrency // batch)
-        self._batch = batch
+        self._batch = min(batch, limits.concurrency)
+        self._at_once = limits.concurrency // self._batch
 
     async def generate(self, name: str, jobs: Sequence[Job]) -> AsyncGenerator[tuple[int, Completion], None]:
         """Yield (index, completion) as they come; closing the generator makes the server leave off.

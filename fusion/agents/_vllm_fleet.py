@@ -122,9 +122,13 @@ class Fleet:
     Args:
         settings: How servers are started.
         library: Where models are looked up.
+
+    Attributes:
+        closed: Set once all that is open now has been closed; what is opened afterwards has another one.
     """
 
     def __init__(self, settings: Settings, library: Library) -> None:
+        self.closed = threading.Event()
         self._settings = settings
         self._library = library
         self._scales = Scales()
@@ -132,7 +136,6 @@ class Fleet:
         self._lock = threading.Lock()
         self._move: _Move | None = None
         self._mover: ThreadPoolExecutor | None = None
-        self._closing = threading.Event()
         self._accelerator: Accelerator | None = None
 
     def expect(self, request: Request) -> None:
@@ -165,18 +168,29 @@ class Fleet:
         return self._scales.outline(card).num_weights * width
 
     @contextlib.asynccontextmanager
-    async def lent(self, card: Card, adapter: AdapterCard | None) -> AsyncIterator[Server]:
+    async def lent(
+        self, card: Card, adapter: AdapterCard | None, *, closed: threading.Event
+    ) -> AsyncIterator[Server]:
         """Lend the server of a model, with the adapter; it is started, or another one ended, when that is needed.
 
+        Args:
+            card: The model.
+            adapter: The adapter, if any.
+            closed: What `closed` was when the borrower came; once it is set nothing is started for it.
+
         Raises:
-            EngineError: When the server does not start.
+            EngineError: When the server does not start, or the engine is closed.
         """
         room = self._room(card, adapter)
         wanted = adapter.place.source if adapter else ""
         while True:
             # Sizing models may take seconds.
             plan = await asyncio.to_thread(self._plan)
+            if room not in plan:
+                raise EngineError(f"the engine was closed while {card.name!r} was waiting for its vLLM server")
             with self._lock:
+                if closed.is_set():
+                    raise EngineError(f"the engine was closed while {card.name!r} was asked")
                 if room.serves(wanted):
                     room.users += 1
                     break
@@ -202,17 +216,16 @@ class Fleet:
 
     def close(self) -> None:
         """End all servers, and the one that is starting; may be called twice, and the fleet used again."""
-        self._closing.set()
         with self._lock:
+            self.closed.set()
+            self.closed = threading.Event()
+            rooms, self._rooms = list(self._rooms.values()), {}
             mover, self._mover = self._mover, None
         if mover is not None:
             mover.shutdown(wait=True)
-        with self._lock:
-            servers = [room.server for room in self._rooms.values() if room.server is not None]
-            self._rooms.clear()
-            self._closing.clear()
-        for server in servers:
-            server.process.stop()
+        for room in rooms:
+            if room.server is not None:
+                room.server.process.stop()
 
     def _room(self, card: Card, adapter: AdapterCard | None) -> _Room:
         with self._lock:
@@ -238,21 +251,21 @@ class Fleet:
     def _submit(self, room: _Room, leaving: Sequence[_Room], share: Share) -> "Future[None]":
         if self._mover is None:
             self._mover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fusion-vllm")
-        return self._mover.submit(self._bring_up, room, leaving, share)
+        return self._mover.submit(self._bring_up, room, leaving, share, self.closed)
 
-    def _bring_up(self, room: _Room, leaving: Sequence[_Room], share: Share) -> None:
+    def _bring_up(self, room: _Room, leaving: Sequence[_Room], share: Share, closed: threading.Event) -> None:
         """End the servers that are in the way and start that of `room`; runs in the mover's thread."""
         try:
             for other in leaving:
                 if other.server is not None:
                     other.server.process.stop()
                     other.server = None
-            room.server = self._started(room, share)
+            room.server = self._started(room, share, closed)
         finally:
             with self._lock:
                 self._move = None
 
-    def _started(self, room: _Room, share: Share) -> Server:
+    def _started(self, room: _Room, share: Share, closed: threading.Event) -> Server:
         require_vllm(self._settings)
         # Servers whose owner and guard were both killed would hold the memory that this one needs.
         for leftover in reap():
@@ -271,7 +284,7 @@ class Fleet:
                 Launch(command=line, env=environment(key, self._settings), log=log, name=room.card.name)
             )
             try:
-                self._wait(process, port, room.card.name, log)
+                self._wait(process, port, room.card.name, log, closed)
                 context = _check_served(port, key, names, room.card.name)
             except BaseException:
                 lost = "address already in use" in process.last_lines(200).lower()
@@ -282,7 +295,7 @@ class Fleet:
             return Server(process, port, key, names, context, share.fraction)
         raise AssertionError("the last attempt returns or raises")
 
-    def _wait(self, process: ServerProcess, port: int, model: str, log: Path) -> None:
+    def _wait(self, process: ServerProcess, port: int, model: str, log: Path, closed: threading.Event) -> None:
         """Wait until the server is ready.
 
         Raises:
@@ -291,7 +304,7 @@ class Fleet:
         began = time.monotonic()
         while not is_healthy(port):
             said = f"; the last lines of its log, {log}:\n{process.last_lines(_LINES_SHOWN)}"
-            if self._closing.is_set():
+            if closed.is_set():
                 raise EngineError(f"the engine was closed while the vLLM server of {model!r} was starting")
             if (how := process.exited()) is not None:
                 raise EngineError(f"the vLLM server of {model!r} did not start: {how}{said}")
@@ -313,8 +326,8 @@ class Fleet:
         folder = Path(self._settings.logs).expanduser() if self._settings.logs else state_folder().parent / "logs"
         name = re.sub(r"[^\w.-]+", "-", Path(model).name) or "model"
         if self._settings.logs is None and folder.is_dir():
-            logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
-            for old in logs[: -_LOGS_KEPT or None]:
+            # Their names begin with the time; another process may tidy up as well.
+            for old in sorted(folder.glob("*.log"))[: 1 - _LOGS_KEPT]:
                 old.unlink(missing_ok=True)
         return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{port}.log"
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -123,10 +124,11 @@ class Runner:
             FusionError: When no request can be answered.
         """
         unavailable: dict[int, FusionError] = {}
+        closed = self.fleet.closed
         for group in self._groups(requests, unavailable):
             waiting = set(group.indices)
             try:
-                async with aclosing(self._answered(group, requests, waiting)) as answers:
+                async with aclosing(self._answered(group, requests, waiting, closed)) as answers:
                     async for index, completion in answers:
                         yield index, completion
             except EngineError as error:
@@ -149,15 +151,11 @@ class Runner:
         Raises:
             EngineError: When it does not say.
         """
-        assert self.attached is not None, "servers that are ours are asked by the fleet"
-        url, key_env = self.attached
-        key = os.environ.get(key_env, "").strip() if key_env else None
-        if key_env and not key:
-            raise EngineError(f"the environment variable {key_env}, named by api_key_env, is not set; export it")
-        found = await self._client(url, key).models()
+        client = self._attached_client()
+        found = await client.models()
         if isinstance(found, Fault):
             raise EngineError(
-                f"the vLLM server at {url} does not list its models: {found.detail}; start it, or mend url"
+                f"the vLLM server at {client.url} does not list its models: {found.detail}; start it, or mend url"
             )
         context = {entry.get("id"): entry.get("max_model_len") for entry in found}
         told: dict[str, tuple[str, int | None]] = {}
@@ -184,7 +182,7 @@ class Runner:
                 f"the vLLM server at {self.attached.url} serves no {what} {wanted.name!r}"
                 f"{suggest(wanted.name, listed)}; start it with {how}"
             )
-        return _Line(next(iter(self._clients.values())), name, listed[name][1])
+        return _Line(self._attached_client(), name, listed[name][1])
 
     def _groups(self, requests: Sequence[Request], unavailable: dict[int, FusionError]) -> list[_Group]:
         """Return the requests by model and adapter, those of one model next to each other."""
@@ -204,12 +202,12 @@ class Runner:
         return sorted(groups, key=lambda group: order[group.card.place])
 
     async def _answered(
-        self, group: _Group, requests: Sequence[Request], waiting: set[int]
+        self, group: _Group, requests: Sequence[Request], waiting: set[int], closed: threading.Event
     ) -> AsyncGenerator[Answer, None]:
         """Yield the answers of a group, each taken out of `waiting` before; a server that dies is started again."""
         deaths = 0
         while waiting:
-            async with self._line(group) as line:
+            async with self._line(group, closed) as line:
                 jobs, refused = await asyncio.to_thread(_jobs, group, requests, sorted(waiting), line.context)
                 for answer in refused:
                     waiting.discard(answer[0])
@@ -226,18 +224,18 @@ class Runner:
             how = process.exited() or "it did not answer any more"
             said = process.last_lines(_LINES_SHOWN)
             await asyncio.to_thread(process.stop)
-            if deaths > self._restarts:
+            if deaths > self._restarts and not closed.is_set():
                 raise EngineError(
                     f"the vLLM server of {group.card.name!r} died {deaths} times over {len(group.indices)} requests "
                     f"({how}), and restarts = {self._restarts}; the last lines of its log:\n{said}"
                 )
 
     @asynccontextmanager
-    async def _line(self, group: _Group) -> AsyncIterator[_Line]:
+    async def _line(self, group: _Group, closed: threading.Event) -> AsyncIterator[_Line]:
         if self.attached is not None:
             yield await self.attached_line(group.card, group.adapter)
             return
-        async with self.fleet.lent(group.card, group.adapter) as server:
+        async with self.fleet.lent(group.card, group.adapter, closed=closed) as server:
             name = server.names[group.adapter.place.source if group.adapter else ""]
             yield _Line(self._client(server.url, server.key), name, server.context, server)
 
@@ -262,6 +260,14 @@ class Runner:
                 if answer[1].status not in FINAL and line.server is not None and not await _lives(line.server):
                     return
                 yield answer
+
+    def _attached_client(self) -> Client:
+        assert self.attached is not None, "servers that are ours are asked by the fleet"
+        url, key_env = self.attached
+        key = os.environ.get(key_env, "").strip() if key_env else None
+        if key_env and not key:
+            raise EngineError(f"the environment variable {key_env}, named by api_key_env, is not set; export it")
+        return self._client(url, key)
 
     def _client(self, url: str, key: str | None) -> Client:
         if (url, key) not in self._clients:

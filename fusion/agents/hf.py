@@ -36,9 +36,9 @@ from fusion.agents._hf_examine import Scales, findings
 from fusion.agents._hf_library import Dtype, Settings
 from fusion.agents._hf_prompt import encode, render, template_of
 from fusion.agents._hf_run import Answer, Runner
-from fusion.agents._hf_worker import Worker
 from fusion.agents._key import sha256
 from fusion.agents._tokens import SCORING
+from fusion.agents._worker import Worker
 from fusion.errors import EngineError
 from fusion.schema import Completion, Finding, Json, Request
 

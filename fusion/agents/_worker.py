@@ -68,7 +68,7 @@ class Worker(Generic[T]):
     def _submit(self, work: Callable[[], R]) -> "Future[R]":
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fusion-hf")
+                self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fusion-engine")
             return self._pool.submit(work)
 
 
