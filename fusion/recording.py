@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ class MemberRecord:
         recorded: Of these, how many were on record before.
         statuses: How the calls ended.
         failed_share: Share of the calls without a final answer.
+        reasons: Why calls failed and how many did, the most frequent first, at most five.
         unread_share: Share of the questions without an answer that could be read, failures included.
         accuracy: Share of all questions answered right; None when the right answers are unknown.
         tokens_in, tokens_out: Of all final calls; None when the engine does not say.
@@ -85,6 +87,7 @@ class MemberRecord:
     recorded: int
     statuses: dict[Status, int]
     failed_share: float
+    reasons: dict[str, int]
     unread_share: float
     accuracy: float | None
     tokens_in: int | None
@@ -350,6 +353,7 @@ def _member(
         recorded=recording.recorded[agent.name],
         statuses=recording.statuses[agent.name],
         failed_share=recording.failed_share(agent.name),
+        reasons=_reasons(completions),
         unread_share=float((~table.answered[:, m]).mean()),
         accuracy=None if table.labels is None else float(table.accuracies[m]),
         tokens_in=usage.tokens_in,
@@ -358,3 +362,9 @@ def _member(
         seconds=sum(completion.seconds for completion in completions),
         error=recording.errors.get(agent.name, ""),
     )
+
+
+def _reasons(completions: Sequence[Completion]) -> dict[str, int]:
+    failed = (completion for completion in completions if completion.status not in FINAL)
+    said = Counter(f"{completion.status}: {completion.detail}".partition("\n")[0] for completion in failed)
+    return dict(said.most_common(5))

@@ -93,6 +93,9 @@ def test_only_what_failed_is_asked_again(
     lost = by_name["timeout"].statuses["timeout"]
     assert 0 < lost < 40
     assert by_name["timeout"].failed_share == lost / 40
+    assert sum(by_name["timeout"].reasons.values()) == lost
+    assert all(reason.startswith("timeout: ") for reason in by_name["timeout"].reasons)
+    assert by_name["empty"].reasons == {}
     assert by_name["empty"].failed_share == 0
     assert by_name["empty"].unread_share == by_name["empty"].statuses["empty"] / 40
     assert by_name["cut"].statuses == {"truncated": 40}

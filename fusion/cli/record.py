@@ -109,6 +109,8 @@ def _show(result: RecordResult, out: Path) -> None:
     for member in result.members:
         if member.error:
             typer.echo(f"{member.agent} cannot be asked: {member.error}")
+        for reason, count in member.reasons.items():
+            typer.echo(f"{member.agent}: {count} x {reason}")
     for note in table_notes(result.table):
         typer.echo(f"note: {note}")
     if any(member.failed_share for member in result.members):
