@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from fusion._spec_text import write
 from fusion.errors import FusionError, InvalidSpec, UnknownName, suggest
 from fusion.schema import Param, Spec
 
@@ -158,7 +159,8 @@ def _default(field: "dataclasses.Field[object]") -> object:
 
 
 def _written(value: object) -> str:
-    return str(value) if isinstance(value, str) else repr(value)
+    # As it is written in a spec, so that it can be taken from here into one.
+    return write(cast("Param", list(value) if isinstance(value, tuple) else value))
 
 
 def _checked(name: str, key: str, value: Param, hint: object) -> object:
