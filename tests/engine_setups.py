@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from fake_vllm import FakeVllm
 from http_server import HttpServer
 from tiny_models import TinyModels
 
@@ -78,4 +79,18 @@ def openai(folder: Path) -> Iterator[Ready]:
         yield Ready(Spec("openai", dict(params)), "letter+top_logprobs", "not-found")
 
 
-SETUPS: dict[str, Callable[[Path], object]] = {"echo": echo, "replay": replay, "hf": hf, "openai": openai}
+@contextmanager
+def vllm(folder: Path) -> Iterator[Ready]:
+    with FakeVllm() as fake:
+        params = {"dtype": "float32", "python": fake.python, "logs": str(folder / "logs")}
+        yield Ready(Spec("vllm", dict(params)), str(TinyModels(folder).llama()), str(folder / "no-such-model"))
+        assert not fake.alive(), "a server outlived its engine"
+
+
+SETUPS: dict[str, Callable[[Path], object]] = {
+    "echo": echo,
+    "replay": replay,
+    "hf": hf,
+    "openai": openai,
+    "vllm": vllm,
+}

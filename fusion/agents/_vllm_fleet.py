@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import http.client
-import json
 import logging
 import re
 import secrets
@@ -32,6 +30,7 @@ from fusion.agents._vllm_command import (
     require_vllm,
     shares,
 )
+from fusion.agents._vllm_health import check_served, is_healthy
 from fusion.errors import EngineError, FusionError
 from fusion.schema import Request
 
@@ -100,6 +99,18 @@ class _Move(NamedTuple):
     done: "Future[None]"
 
 
+@dataclass(eq=False, frozen=True)
+class _Wish:
+    """Somebody who wants to be served: of which base, and with what adapter ("" for none)."""
+
+    room: _Room
+    wanted: str
+
+    @property
+    def is_met(self) -> bool:
+        return self.room.serves(self.wanted)
+
+
 class Placement(NamedTuple):
     """Where a model is served.
 
@@ -134,6 +145,7 @@ class Fleet:
         self._scales = Scales()
         self._rooms: dict[Place, _Room] = {}
         self._lock = threading.Lock()
+        self._queue: list[_Wish] = []
         self._move: _Move | None = None
         self._mover: ThreadPoolExecutor | None = None
         self._accelerator: Accelerator | None = None
@@ -168,9 +180,7 @@ class Fleet:
         return self._scales.outline(card).num_weights * width
 
     @contextlib.asynccontextmanager
-    async def lent(
-        self, card: Card, adapter: AdapterCard | None, *, closed: threading.Event
-    ) -> AsyncIterator[Server]:
+    async def lent(self, card: Card, adapter: AdapterCard | None, *, closed: threading.Event) -> AsyncIterator[Server]:
         """Lend the server of a model, with the adapter; it is started, or another one ended, when that is needed.
 
         Args:
@@ -182,22 +192,38 @@ class Fleet:
             EngineError: When the server does not start, or the engine is closed.
         """
         room = self._room(card, adapter)
-        wanted = adapter.place.source if adapter else ""
+        wish = _Wish(room, adapter.place.source if adapter else "")
+        self._queue.append(wish)
+        try:
+            server = await self._turn(wish, closed)
+        finally:
+            self._queue.remove(wish)
+        try:
+            yield server
+        finally:
+            with self._lock:
+                room.users -= 1
+
+    async def _turn(self, wish: _Wish, closed: threading.Event) -> Server:
+        """Return the server that serves what is wished for, one user more counted, when it is its turn."""
+        room = wish.room
         while True:
             # Sizing models may take seconds.
             plan = await asyncio.to_thread(self._plan)
             if room not in plan:
-                raise EngineError(f"the engine was closed while {card.name!r} was waiting for its vLLM server")
+                raise EngineError(f"the engine was closed while {room.card.name!r} was waiting for its vLLM server")
+            move = None
             with self._lock:
                 if closed.is_set():
-                    raise EngineError(f"the engine was closed while {card.name!r} was asked")
-                if room.serves(wanted):
+                    raise EngineError(f"the engine was closed while {room.card.name!r} was asked")
+                if room.server is None or not wish.is_met:
+                    leaving = [other for other in self._rooms.values() if _is_in_the_way(other, room, plan)]
+                    if self._move is None and not any(other.users for other in leaving):
+                        self._move = _Move(room, self._submit(room, leaving, plan[room]))
+                    move = self._move
+                elif not self._gives_way(wish, plan):
                     room.users += 1
-                    break
-                leaving = [other for other in self._rooms.values() if _is_in_the_way(other, room, plan)]
-                if self._move is None and not any(other.users for other in leaving):
-                    self._move = _Move(room, self._submit(room, leaving, plan[room]))
-                move = self._move
+                    return room.server
             if move is None:
                 await asyncio.sleep(_POLL_S)
                 continue
@@ -207,12 +233,15 @@ class Fleet:
             except FusionError:
                 if move.room is room:
                     raise
-        try:
-            assert room.server is not None, "it was seen to serve"
-            yield room.server
-        finally:
-            with self._lock:
-                room.users -= 1
+
+    def _gives_way(self, wish: _Wish, plan: Mapping[_Room, Share]) -> bool:
+        """Return whether somebody who came earlier waits for this server to be ended.
+
+        Without this, questions that overlap would keep a server for ever from those who need another one.
+        """
+        earlier = self._queue[: self._queue.index(wish)]
+        waiting = (other for other in earlier if not other.is_met and other.room in plan)
+        return any(_is_in_the_way(wish.room, other.room, plan) for other in waiting)
 
     def close(self) -> None:
         """End all servers, and the one that is starting; may be called twice, and the fleet used again."""
@@ -240,7 +269,9 @@ class Fleet:
             rooms = list(self._rooms.values())
         if len(rooms) == 1:
             return {rooms[0]: Share(False, self._settings.gpu_memory_utilization)}
-        sizes = [self.weights(room.card) for room in rooms]
+        # One after another, sizes make no difference, and vLLM serves models that cannot be sized here.
+        in_turn = self._settings.schedule == "sequential"
+        sizes = [0 if in_turn else self.weights(room.card) for room in rooms]
         return dict(zip(rooms, shares(sizes, self._settings, total=self._device().total), strict=True))
 
     def _device(self) -> Accelerator:
@@ -251,15 +282,17 @@ class Fleet:
     def _submit(self, room: _Room, leaving: Sequence[_Room], share: Share) -> "Future[None]":
         if self._mover is None:
             self._mover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fusion-vllm")
-        return self._mover.submit(self._bring_up, room, leaving, share, self.closed)
+        # From now on nobody is lent a server that is about to end.
+        ending = [other.server for other in leaving if other.server is not None]
+        for other in leaving:
+            other.server = None
+        return self._mover.submit(self._bring_up, room, ending, share, self.closed)
 
-    def _bring_up(self, room: _Room, leaving: Sequence[_Room], share: Share, closed: threading.Event) -> None:
+    def _bring_up(self, room: _Room, ending: Sequence[Server], share: Share, closed: threading.Event) -> None:
         """End the servers that are in the way and start that of `room`; runs in the mover's thread."""
         try:
-            for other in leaving:
-                if other.server is not None:
-                    other.server.process.stop()
-                    other.server = None
+            for server in ending:
+                server.process.stop()
             room.server = self._started(room, share, closed)
         finally:
             with self._lock:
@@ -285,7 +318,7 @@ class Fleet:
             )
             try:
                 self._wait(process, port, room.card.name, log, closed)
-                context = _check_served(port, key, names, room.card.name)
+                context = check_served(port, key, names, room.card.name)
             except BaseException:
                 lost = "address already in use" in process.last_lines(200).lower()
                 process.stop()
@@ -338,37 +371,3 @@ def _is_in_the_way(other: _Room, room: _Room, plan: Mapping[_Room, Share]) -> bo
         return False
     # One that was started alone holds more than its share.
     return other is room or plan[room].sequential or other.server.fraction > plan[other].fraction + 1e-3
-
-
-def is_healthy(port: int) -> bool:
-    """Return whether the server on a port of this machine says that it is well."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _check_served(port: int, key: str, names: Mapping[str, str], model: str) -> int | None:
-    """Return the server's context.
-
-    Raises:
-        EngineError: When it does not list the model and every adapter.
-    """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
-        listed = json.loads(connection.getresponse().read())["data"]
-        contexts = {entry["id"]: entry.get("max_model_len") for entry in listed}
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"what answers on port {port} is not the vLLM server of {model!r} ({error})") from error
-    finally:
-        connection.close()
-    absent = [source or model for source, name in names.items() if name not in contexts]
-    if absent:
-        raise EngineError(f"the vLLM server of {model!r} does not serve {', '.join(absent)}; see its log")
-    context = contexts[BASE]
-    return context if isinstance(context, int) else None

@@ -14,7 +14,8 @@ from fusion.agents._http_retry import Fault, Limits
 from fusion.agents._tokens import prepare
 from fusion.agents._vllm_client import Client, Job
 from fusion.agents._vllm_command import Settings, cpu_cache_gib
-from fusion.agents._vllm_fleet import Fleet, Server, is_healthy
+from fusion.agents._vllm_fleet import Fleet, Server
+from fusion.agents._vllm_health import is_healthy
 from fusion.errors import EngineError, FusionError, suggest
 from fusion.schema import FINAL, Completion, Request
 

@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from fusion.evaluation import BenchResult
 
+MICRO_QUESTIONS = 2000
+"""Of the task's split test, unless it is told otherwise."""
 SYSTEMS = "all_agents+vote, all_agents+weighted_vote, top_k(k=3)+weighted_vote"
 
 
@@ -43,14 +45,13 @@ def demo(
 def _live(out: Path, pool: str, questions: int, seed: int) -> BenchResult:
     from fusion.agents import read_pool
     from fusion.cli._show import member_progress, progress_bar
-    from fusion.data.micro import Micro
     from fusion.demo import POOLS, pool_file
     from fusion.errors import FusionError, MissingDependency
     from fusion.evaluation import BenchOptions, bench
     from fusion.recording import RecordOptions, record
 
     agents = read_pool(pool_file(pool))
-    task = "micro" if questions <= Micro.test_size else f"micro(test_size={questions})"
+    task = "micro" if questions <= MICRO_QUESTIONS else f"micro(test_size={questions})"
     typer.echo(f"Pool {pool}: {POOLS[pool]}. {len(agents)} models answer {questions} questions of the task micro;")
     typer.echo("they are tiny, trained for this, and say nothing about large models. The study is the same.\n")
     options = RecordOptions(split="test", limit=str(questions))
