@@ -111,7 +111,6 @@ def test_notes_by_hand() -> None:
     assert small().notes == (
         "the table has no samples, so the best single member sampled k times is not among the baselines",
         "the table has no categories, so the best single member per category is not among the baselines",
-        "random_subset(size=3)+vote is the whole pool: there is one subset of that size",
     )
 
 

@@ -63,9 +63,15 @@ def test_readme_opens_with_the_two_commands() -> None:
 
 
 def test_readme_shows_what_the_demo_prints(readme_folder: Path) -> None:
+    """But for digits: on another processor a close choice of a model may turn."""
     told = run([sys.executable, "-m", "fusion", "demo"], readme_folder)
-    printed = {line.rstrip() for line in told.splitlines()}
-    assert [line for line in blocks("text")[0].splitlines() if line not in printed and line != "..."] == []
+    printed = {without_digits(line) for line in told.splitlines()}
+    shown = [line for line in blocks("text")[0].splitlines() if line != "..."]
+    assert [line for line in shown if without_digits(line) not in printed] == []
+
+
+def without_digits(line: str) -> str:
+    return re.sub(r" *\d+", " 0", line).rstrip()
 
 
 def test_generated_pages_are_fresh() -> None:

@@ -478,3 +478,13 @@ class TestContext:
         short = tiny.edited(base, "mamba-short", file="tokenizer_config.json", model_max_length=6)
         endless, limited = answers([asked("The", base, max_tokens=9), asked("The", short, max_tokens=9)])
         assert (endless.usage.tokens_out, limited.usage.tokens_out) == (9, 4)
+
+
+def test_threads_are_set_for_the_work_alone(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+    watch(monkeypatch, before=lambda _: seen.add(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    wanted = before + 1
+    answers([asked("The", tiny.llama())], threads=wanted)
+    assert seen == {wanted}
+    assert torch.get_num_threads() == before

@@ -32,6 +32,7 @@ class Settings(NamedTuple):
     batch_size: int
     max_models: int
     attn: str
+    threads: int | None = None
 
 
 class Place(NamedTuple):

@@ -111,8 +111,9 @@ class Runner:
         Raises:
             FusionError: When no request can be answered for want of its package, model or adapter.
         """
-        call = _Call(self, settings, requests, emit, stop)
-        call.run()
+        store = self.store()
+        with store.threads(settings.threads):
+            _Call(self, settings, requests, emit, stop).run()
 
 
 class _Call:

@@ -73,6 +73,16 @@ class Store:
             self._activate(loaded, card, adapter)
             yield loaded.lent
 
+    @contextlib.contextmanager
+    def threads(self, count: int | None) -> Iterator[None]:
+        """Compute with so many threads; None for as many as there are now."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(count or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def clear(self) -> None:
         """Give all memory back."""
         self._refused.clear()

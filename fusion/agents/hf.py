@@ -21,7 +21,7 @@ prompt and its answer must fit the model's context: a longer prompt fails, a lon
 
 Example:
     >>> Hf(batch_size=16, dtype="bfloat16")
-    Hf(device='auto', dtype='bfloat16', batch_size=16, max_models=1, attn='auto')
+    Hf(device='auto', dtype='bfloat16', batch_size=16, max_models=1, attn='auto', threads=None)
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -55,6 +55,8 @@ class Hf:
         batch_size: Most rows that are answered at a time; halved where memory does not suffice.
         max_models: Base models that stay loaded; the least recently used goes first.
         attn: Attention kernel; "auto" leaves it to transformers.
+        threads: Threads on a processor; None for torch's own choice, all cores. Small models are fastest with 1, most
+            of all where other work runs beside them.
     """
 
     device: str = "auto"
@@ -62,6 +64,7 @@ class Hf:
     batch_size: Annotated[int, Ge(1)] = 8
     max_models: Annotated[int, Ge(1)] = 1
     attn: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    threads: Annotated[int, Ge(1)] | None = None
     _runner: Runner = field(default_factory=Runner, init=False, repr=False, compare=False)
     _worker: Worker[Answer] = field(default_factory=Worker, init=False, repr=False, compare=False)
     _scales: Scales = field(default_factory=Scales, init=False, repr=False, compare=False)
@@ -160,7 +163,7 @@ class Hf:
         self._identities.clear()
 
     def _settings(self) -> Settings:
-        return Settings(self.device, self.dtype, self.batch_size, self.max_models, self.attn)
+        return Settings(self.device, self.dtype, self.batch_size, self.max_models, self.attn, self.threads)
 
     def _examine(self, request: Request, settings: Settings) -> Sequence[Finding]:
         return tuple(

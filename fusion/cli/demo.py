@@ -17,7 +17,7 @@ SYSTEMS = "all_agents+vote, all_agents+weighted_vote, top_k(k=3)+weighted_vote"
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the answers, the table and the result.")] = Path("fusion-demo"),
-    questions: Annotated[int, typer.Option(help="Questions.", min=20, max=1_000_000)] = 1600,
+    questions: Annotated[int, typer.Option(help="Questions.", min=20, max=1_000_000)] = 2000,
     seed: Annotated[
         int, typer.Option(help="Of the study; of the generated world, too.", envvar="FUSION_SEED", min=0)
     ] = 0,
@@ -38,7 +38,7 @@ def demo(
     typer.echo(f"\nresults: {out / 'run.json'}   answers: {table}")
     typer.echo(f"next:    fusion bench {table} --systems 'top_k(k=5)+weighted_vote'")
     if not simulated:
-        example = '"How many times is a in banana?" --option 1 --option 2 --option 3'
+        example = '"Which word does not belong?" --option cat --option lemon --option dog --option cow'
         typer.echo(f"         fusion ask {example} --pool {pool} --record {out}")
 
 
@@ -46,7 +46,7 @@ def _live(out: Path, pool: str, questions: int, seed: int) -> BenchResult:
     from fusion.agents import read_pool
     from fusion.cli._show import member_progress, progress_bar
     from fusion.demo import POOLS, pool_file
-    from fusion.errors import FusionError, MissingDependency
+    from fusion.errors import FusionError
     from fusion.evaluation import BenchOptions, bench
     from fusion.recording import RecordOptions, record
 
@@ -55,11 +55,10 @@ def _live(out: Path, pool: str, questions: int, seed: int) -> BenchResult:
     typer.echo(f"Pool {pool}: {POOLS[pool]}. {len(agents)} models answer {questions} questions of the task micro;")
     typer.echo("they are tiny, trained for this, and say nothing about large models. The study is the same.\n")
     options = RecordOptions(split="test", limit=str(questions))
-    try:
-        with member_progress() as told:
-            result = record(agents, task, out, options=options, progress=told)
-    except MissingDependency as error:
-        raise FusionError(f"{error}; or see the study on a generated table: fusion demo --simulated") from error
+    with member_progress() as told:
+        result = record(agents, task, out, options=options, progress=told)
+    if trouble := next((member.error for member in result.members if member.error), ""):
+        raise FusionError(f"{trouble}; or see the study on a generated table: fusion demo --simulated")
     asked = sum(member.calls - member.recorded for member in result.members)
     recorded = sum(member.recorded for member in result.members)
     if asked:

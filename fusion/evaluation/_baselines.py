@@ -67,11 +67,13 @@ def plan(costs: Mapping[System, Cost], parts: Split) -> Plan:
             notes.append(
                 f"the best single member beside {system} is sampled {most} times, not {size}: no more are recorded"
             )
-        random.append(_random(system, cost, min(size, parts.fit.num_agents)))
+        subset = _random(system, cost, min(size, parts.fit.num_agents))
         if size < parts.fit.num_agents:
-            own.append(random[-1])
-        else:
-            notes.append(f"{random[-1]} is the whole pool: there is one subset of that size")
+            own.append(subset)
+            random.append(subset)
+        elif (system.selector.name, system.fuser) != ("all_agents", subset.fuser):
+            random.append(subset)
+            notes.append(f"{subset} is the whole pool: there is one subset of that size")
         rivals[str(system)] = tuple(str(other) for other in own + routed if other != system)
     baselines = (BEST_SINGLE, *(sampled[count] for count in sorted(sampled)), *random, *routed)
     return Plan(tuple(dict.fromkeys(baselines)), rivals, tuple(dict.fromkeys(notes)))
