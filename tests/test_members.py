@@ -56,12 +56,17 @@ def test_members_are_small_and_of_several_kinds() -> None:
 
 
 def test_members_give_the_recorded_answers(tables: dict[str, PredictionTable]) -> None:
-    """Greedy and in float32: exactly as many right as when results.json was written."""
+    """Greedy and in float32: as many right as when results.json was written, but for a close choice or two.
+
+    The same processor gives the same; another adds in another order.
+    """
     for name, table in tables.items():
         recorded = REPORT["results"][f"{name}/a/test"]["right_of_first_200"]
-        assert dict(zip(table.agents, table.correct.sum(axis=0).tolist(), strict=True)) == recorded
+        right = dict(zip(table.agents, table.correct.sum(axis=0).tolist(), strict=True))
+        assert right == pytest.approx(recorded, rel=0, abs=2)
         # Options are scored, so each has an answer; of what is written, nearly all are numbers.
         assert table.answered.mean() > 0.99
+        assert table.probs is not None
         assert table.provenance["statuses"] == {agent: {"ok": CHECKED} for agent in table.agents}
 
 

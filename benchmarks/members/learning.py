@@ -78,7 +78,7 @@ class Hints(torch.nn.Module):
 
     They ask layer 1 for the token before, layer 2 for the letter of an option, the layer two before the last for
     the right option at the end of the question, and the last but one for the right option, at each option and at the
-    end of the prompt. Without them nothing is learnt for thousands of steps.
+    end of the prompt.
 
     Args:
         hidden: Width of the model.
