@@ -290,7 +290,7 @@ class TestStreams:
         assert "Traceback" not in told.stderr
 
     def test_interrupt(self, folder: Path) -> None:
-        command = [*COMMAND, "demo", "--questions", "300000", "--out", "demo"]
+        command = [*COMMAND, "demo", "--simulated", "--questions", "300000", "--out", "demo"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
             assert worker.stdout is not None
             assert worker.stderr is not None

@@ -215,6 +215,6 @@ def test_time_is_linear_on_hostile_texts(unit: str) -> None:
     text = unit * (200_000 // len(unit))
     for extractor in EXTRACTORS.values():
         for whole in (text, f"The answer is {text} is (A)."):
-            start = time.perf_counter()
+            start = time.process_time()
             extractor(whole, num_options=10)
-            assert time.perf_counter() - start < 5.0, extractor.id
+            assert time.process_time() - start < 5.0, extractor.id
