@@ -93,6 +93,8 @@ def test_a_generated_table_needs_no_model(tmp_path: Path) -> None:
     told = run(tmp_path, "demo", "--simulated", "--questions", "200")
     assert "no language model is asked" in told
     assert "sim-oak-32b" in told
+    assert (tmp_path / "fusion-demo-simulated" / "run.json").is_file()
+    assert "leave one of them out" in run(tmp_path, "demo", "--simulated", "--pool", "nested", code=2)
 
 
 def test_without_torch_it_says_what_to_do(
@@ -115,6 +117,9 @@ def test_pools_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(pool_file(name).is_file() for name in POOLS)
     with pytest.raises(UnknownName, match="did you mean 'micro'"):
         pool_file("mikro")
+    assert "no pool of that name comes with the package; did you mean 'micro'" in run(
+        tmp_path, "doctor", "micr", code=2
+    )
     # A file of that name in the current folder wins.
     (tmp_path / "micro").write_text("agents: [{name: mine, engine: echo}]")
     told = run(tmp_path, "doctor", "micro", "--json")

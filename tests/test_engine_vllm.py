@@ -23,6 +23,7 @@ from fake_vllm import FakeVllm, option
 from hf_asking import OPTIONS, TEXTS, answers, asked, collect, greedy, loaded, of_length, scored
 from tiny_models import CHAT, CONTEXT, TinyModels, quiet
 
+from fusion.agents._vllm_command import free_port
 from fusion.agents.vllm import Vllm
 from fusion.cli import main
 from fusion.errors import EngineError, InvalidSpec, MissingDependency
@@ -536,7 +537,7 @@ def test_a_server_that_ends_at_once_tells_why(fake: FakeVllm, world: World, tmp_
 
 
 def test_logs_are_kept_where_the_state_is(fake: FakeVllm, world: World) -> None:
-    folder = Path(os.environ["XDG_STATE_HOME"]) / "fusion" / "logs"
+    folder = Path(os.environ["XDG_STATE_HOME"]) / "fusion" / "servers" / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(60):
         (folder / f"20200101-0000{number:02}-old-1.log").write_text("old")
@@ -602,13 +603,77 @@ def test_an_adapter_of_too_high_a_rank(fake: FakeVllm, world: World, tmp_path: P
 # Servers that die.
 
 
-@pytest.mark.parametrize("how", [{"die_by": "exit"}, {"die_by": "kill"}, {"error_first": True}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"die_by": "exit"}, {"die_by": "kill"}, {"error_first": True}, {"abort": True}], ids=str
+)
 def test_a_server_that_dies_is_started_again(fake: FakeVllm, world: World, how: dict[str, Any]) -> None:
     requests = of_all_models(world)
     fake.go_wrong(die_after=5, lives=2, **how)
     same(asking(fake, requests, batch=2, concurrency=2), hf(requests))
     assert len(fake.starts()) == 3
     assert [start["others"] for start in fake.starts()] == [[], [], []], "its children were ended first"
+
+
+def test_connections_to_servers_that_ended_are_closed(fake: FakeVllm, world: World) -> None:
+    """One after another, two bases start anew again and again: open files do not grow with it."""
+
+    async def run() -> list[int]:
+        async with open_engine(fake, schedule="sequential", concurrency=8, batch=1) as engine:
+            counts = []
+            for _ in range(3):
+                for model in (world.base, world.other):
+                    await got(engine, [asked(text, model) for text in TEXTS])
+                counts.append(len(os.listdir("/proc/self/fd")))
+            return counts
+
+    counts = asyncio.run(run())
+    assert counts[2] <= counts[0] + 4
+
+
+def test_another_server_on_the_port_is_not_taken_for_ours(
+    fake: FakeVllm, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that it is well and lists a model of that name, but misses no key: another port is taken."""
+    from fusion.agents import _vllm_fleet
+
+    with fake.serving("--model", str(world.other), "--served-model-name", "base") as url:
+        ports = iter([int(url.split(":")[2].split("/")[0])])
+        monkeypatch.setattr(_vllm_fleet, "free_port", lambda: next(ports, None) or free_port())
+        request = asked("The", world.base)
+        same(asking(fake, [request]), hf([request]))
+
+
+def test_files_that_change_are_not_served_under_the_old_key(fake: FakeVllm, world: World, tmp_path: Path) -> None:
+    folder = TinyModels(tmp_path).edited(world.base, "mine", note=1)
+
+    async def run() -> None:
+        async with open_engine(fake) as engine:
+            engine.identity(asked("The", folder))
+            (folder / "config.json").write_text((folder / "config.json").read_text().replace('"note": 1', '"note": 2'))
+            await got(engine, [asked("The", folder)])
+
+    with pytest.raises(EngineError, match="changed since it was looked up"):
+        asyncio.run(run())
+    assert not fake.starts()
+
+
+@pytest.mark.parametrize("words", [["--port", "1"], ["--api-key=s3cret"], ["--served_model_name", "x"]], ids=str)
+def test_arguments_that_are_the_engines_own(words: list[str]) -> None:
+    with pytest.raises(InvalidSpec, match="which the engine sets itself"):
+        Vllm(args=words)
+
+
+def test_a_base_that_does_not_start_is_tried_once_for_all_its_agents(fake: FakeVllm, world: World) -> None:
+    fake.go_wrong(exit_at_start="no room")
+
+    async def run() -> None:
+        async with open_engine(fake) as engine:
+            for _ in range(3):
+                with pytest.raises(EngineError, match="no room"):
+                    await got(engine, [asked("The", world.base)])
+
+    asyncio.run(run())
+    assert len(fake.starts()) == 1
 
 
 def test_a_server_that_dies_while_options_are_scored(fake: FakeVllm, world: World) -> None:
@@ -757,6 +822,7 @@ def test_use_after_closing(fake: FakeVllm, world: World) -> None:
 
 OWNER = """
 import asyncio, sys, time
+from fusion.agents._vllm_command import free_port
 from fusion.agents.vllm import Vllm
 from fusion.schema import Message, Request
 

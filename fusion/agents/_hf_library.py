@@ -244,6 +244,23 @@ def _locate(name: str, revision: str | None, *, file: str, what: str) -> Place:
     return _on_hub(name, revision, file=file, what=what)
 
 
+def check_unchanged(place: Place, what: str) -> None:
+    """Check that a folder holds what it held when it was looked up.
+
+    Args:
+        place: Where a model or an adapter is.
+        what: "model" or "adapter".
+
+    Raises:
+        EngineError: When it does not, so that its answers would be recorded under the wrong content.
+    """
+    if place.commit is not None:
+        return
+    now = _in_folder(Path(place.source), place.source, None, file=place.config.name, what=what)
+    if now.fingerprint != place.fingerprint:
+        raise EngineError(f"the files of the {what} in {place.source} changed since it was looked up; start again")
+
+
 def _in_folder(folder: Path, name: str, revision: str | None, *, file: str, what: str) -> Place:
     if revision is not None:
         raise EngineError(f"{what} {name!r} is a folder, which has no revisions; leave revision {revision!r} out")

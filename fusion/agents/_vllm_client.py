@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Literal, NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from fusion.agents._concurrent import as_done
 from fusion.agents._hf_library import Card
@@ -92,12 +92,12 @@ class Told(NamedTuple):
 
     Attributes:
         tokens: Written, the one that ended the answer included.
-        finish: "stop" or "length".
+        finish: "stop" or "length"; anything else when the server broke the answer off, as it does when it dies.
         logprobs: Of the tokens that were asked for, in the first place.
     """
 
     tokens: Sequence[int]
-    finish: Literal["stop", "length"]
+    finish: str
     logprobs: Mapping[int, float]
 
 
@@ -233,10 +233,15 @@ def _taken(item: _Item, told: Told) -> Completion | None:
     """Keep what was told; the completion when nothing of its request is missing any more."""
     job = item.job
     request, prepared = job.request, job.prepared
+    if told.finish not in ("stop", "length"):
+        detail = f"the server broke the answer off (finish_reason {told.finish})"
+        return Completion(status="engine_error", detail=detail, seconds=job.seconds, attempts=job.attempts)
     if not prepared.continuations:
         ends = job.ends | special_tokens(job.card, request.stop)
         tokens = told.tokens[:-1] if told.tokens and told.tokens[-1] in ends else told.tokens
-        answer = ended(decode(job.card, tokens), len(told.tokens), told.finish, request.stop)
+        answer = ended(
+            decode(job.card, tokens), len(told.tokens), "length" if told.finish == "length" else "stop", request.stop
+        )
         return replace(as_written(prepared, job.card, answer, seconds=job.seconds), attempts=job.attempts)
     job.logprobs |= {(*item.begun, token): told.logprobs[token] for token in item.wanted}
     paths = [[tuple(tokens[: t + 1]) for t in range(len(tokens))] for tokens in prepared.continuations]
@@ -269,7 +274,7 @@ def _told(item: _Item, choice: Mapping[str, object]) -> Told:
     logprobs = _tops(choice) if item.wanted else {}
     if not all(token in logprobs for token in item.wanted):
         raise WrongShapeError("not all of logprob_token_ids were told; vLLM 0.24 or newer tells them")
-    return Told(tokens, "length" if choice.get("finish_reason") == "length" else "stop", logprobs)
+    return Told(tokens, str(choice.get("finish_reason")), logprobs)
 
 
 def _tops(choice: Mapping[str, object]) -> dict[int, float]:

@@ -144,8 +144,20 @@ def command(
     if adapters:
         parts += ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(_rank(adapters))]
         parts += ["--lora-modules"]
-        parts += [json.dumps({"name": name, "path": card.place.source}) for name, card in adapters.items()]
+        parts += [json.dumps({"name": name, "path": _folder(card)}) for name, card in adapters.items()]
     return (*parts, *settings.args)
+
+
+def _folder(adapter: AdapterCard) -> str:
+    """Return where the adapter's files are: of one on the hub the very commit, which vLLM does not take."""
+    if adapter.place.commit is None:
+        return adapter.place.source
+    from fusion.agents._hf_store import adapter_weights
+
+    weights = adapter_weights(adapter)
+    if weights is None:
+        raise EngineError(f"adapter {adapter.name!r} has no weights in {adapter.place.source}; download it again")
+    return str(weights.parent)
 
 
 def require_vllm(settings: Settings) -> None:
@@ -157,7 +169,13 @@ def require_vllm(settings: Settings) -> None:
     """
     look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
     try:
-        found = subprocess.run([settings.python, "-c", look], capture_output=True, timeout=60, check=False)
+        found = subprocess.run(
+            [settings.python, "-c", look],
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env=environment("", settings),
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise EngineError(f"the engine's python, {settings.python}, cannot be run: {error}; give another") from error
     if found.returncode == 0:
@@ -173,6 +191,9 @@ def environment(key: str, settings: Settings) -> dict[str, str]:
     # Others on this machine may reach the port, too.
     found["VLLM_API_KEY"] = key
     found[_CPU_CACHE] = cpu_cache_gib()
+    # Files beside the caller's data must not stand in for the server's modules.
+    found["PYTHONSAFEPATH"] = "1"
+    found.setdefault("VLLM_NO_USAGE_STATS", "1")
     if settings.devices is not None:
         found["CUDA_VISIBLE_DEVICES"] = settings.devices
     if settings.python != sys.executable:

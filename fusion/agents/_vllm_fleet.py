@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import re
 import secrets
 import threading
 import time
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fusion.agents._hf_examine import Scales
-from fusion.agents._hf_library import AdapterCard, Card, Library, Place
-from fusion.agents._server_process import Launch, ServerProcess, state_folder
+from fusion.agents._hf_library import AdapterCard, Card, Library, Place, check_unchanged
+from fusion.agents._server_process import Launch, ServerProcess
 from fusion.agents._server_reap import reap
 from fusion.agents._vllm_command import (
     BASE,
@@ -30,15 +29,17 @@ from fusion.agents._vllm_command import (
     require_vllm,
     shares,
 )
-from fusion.agents._vllm_health import check_served, is_healthy
+from fusion.agents._vllm_health import NotOursError, check_served, is_healthy
+from fusion.agents._vllm_logs import new_log
 from fusion.errors import EngineError, FusionError
 from fusion.schema import Request
 
 _log = logging.getLogger("fusion.progress")
 
 _POLL_S = 0.2
-_LOGS_KEPT = 50
 _LINES_SHOWN = 20
+_FAILED_S = 30.0
+"""How long a server that did not start is not tried again."""
 _PORTS_TRIED = 3
 """Another process may take a free port before the server does."""
 _OTHER_PORT = "set the engine's port to a free one, or leave it out to have one found"
@@ -83,12 +84,14 @@ class _Room:
         adapters: Wanted so far, by where they are.
         server: Runs, or has died since.
         users: How many are asking it.
+        failure: Why it did not start the last time, and when that was; None when it did.
     """
 
     card: Card
     adapters: dict[str, AdapterCard] = field(default_factory=dict)
     server: Server | None = None
     users: int = 0
+    failure: tuple[EngineError, float] | None = None
 
     def serves(self, wanted: str) -> bool:
         return self.server is not None and wanted in self.server.names and self.server.is_up
@@ -216,6 +219,9 @@ class Fleet:
             with self._lock:
                 if closed.is_set():
                     raise EngineError(f"the engine was closed while {room.card.name!r} was asked")
+                if room.failure and time.monotonic() - room.failure[1] < _FAILED_S:
+                    # Agents of one base would each wait for the same failure anew.
+                    raise room.failure[0]
                 if room.server is None or not wish.is_met:
                     leaving = [other for other in self._rooms.values() if _is_in_the_way(other, room, plan)]
                     if self._move is None and not any(other.users for other in leaving):
@@ -242,6 +248,11 @@ class Fleet:
         earlier = self._queue[: self._queue.index(wish)]
         waiting = (other for other in earlier if not other.is_met and other.room in plan)
         return any(_is_in_the_way(wish.room, other.room, plan) for other in waiting)
+
+    def live(self) -> set[str]:
+        """Return the addresses of the servers that run."""
+        with self._lock:
+            return {room.server.url for room in self._rooms.values() if room.server is not None}
 
     def close(self) -> None:
         """End all servers, and the one that is starting; may be called twice, and the fleet used again."""
@@ -293,13 +304,20 @@ class Fleet:
         try:
             for server in ending:
                 server.process.stop()
+            room.failure = None
             room.server = self._started(room, share, closed)
+        except EngineError as error:
+            room.failure = error, time.monotonic()
+            raise
         finally:
             with self._lock:
                 self._move = None
 
     def _started(self, room: _Room, share: Share, closed: threading.Event) -> Server:
         require_vllm(self._settings)
+        check_unchanged(room.card.place, "model")
+        for adapter in room.adapters.values():
+            check_unchanged(adapter.place, "adapter")
         # Servers whose owner and guard were both killed would hold the memory that this one needs.
         for leftover in reap():
             _log.warning("ended a server that was left behind: %s (process %d)", leftover.name, leftover.pid)
@@ -310,7 +328,7 @@ class Fleet:
         for attempt in range(_PORTS_TRIED):
             port = self._port(room)
             line = command(room.card, served, self._settings, share=share.fraction, port=port)
-            log = self._log_file(room.card.name, port)
+            log = new_log(room.card.name, port, self._settings.logs)
             beside = f" with {len(adapters)} adapters" if adapters else ""
             _log.info("starting vLLM for %s%s on port %d; its log: %s", room.card.name, beside, port, log)
             process = ServerProcess.start(
@@ -319,8 +337,9 @@ class Fleet:
             try:
                 self._wait(process, port, room.card.name, log, closed)
                 context = check_served(port, key, names, room.card.name)
-            except BaseException:
-                lost = "address already in use" in process.last_lines(200).lower()
+            except BaseException as error:
+                said = process.last_lines(200).lower()
+                lost = isinstance(error, NotOursError) or "address already in use" in said
                 process.stop()
                 if lost and self._settings.port is None and attempt + 1 < _PORTS_TRIED:
                     continue
@@ -354,15 +373,6 @@ class Fleet:
         if not is_free(port):
             raise EngineError(f"port {port}, for the vLLM server of {room.card.name!r}, is in use; {_OTHER_PORT}")
         return port
-
-    def _log_file(self, model: str, port: int) -> Path:
-        folder = Path(self._settings.logs).expanduser() if self._settings.logs else state_folder().parent / "logs"
-        name = re.sub(r"[^\w.-]+", "-", Path(model).name) or "model"
-        if self._settings.logs is None and folder.is_dir():
-            # Their names begin with the time; another process may tidy up as well.
-            for old in sorted(folder.glob("*.log"))[: 1 - _LOGS_KEPT]:
-                old.unlink(missing_ok=True)
-        return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{port}.log"
 
 
 def _is_in_the_way(other: _Room, room: _Room, plan: Mapping[_Room, Share]) -> bool:

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from fusion.agents._hf_library import AdapterCard, Card, Library
+from fusion.agents._hf_library import AdapterCard, Card, Library, Place
 from fusion.agents._http_retry import Fault, Limits
 from fusion.agents._tokens import prepare
 from fusion.agents._vllm_client import Client, Job
@@ -23,6 +25,7 @@ Answer = tuple[int, Completion]
 
 _POLL_S = 0.2
 _LINES_SHOWN = 20
+_ENDING_S = 5.0
 
 
 class Attached(NamedTuple):
@@ -125,11 +128,12 @@ class Runner:
             FusionError: When no request can be answered.
         """
         unavailable: dict[int, FusionError] = {}
+        deaths: Counter[Place] = Counter()
         closed = self.fleet.closed
         for group in self._groups(requests, unavailable):
             waiting = set(group.indices)
             try:
-                async with aclosing(self._answered(group, requests, waiting, closed)) as answers:
+                async with aclosing(self._answered(group, requests, waiting, deaths, closed)) as answers:
                     async for index, completion in answers:
                         yield index, completion
             except EngineError as error:
@@ -156,7 +160,8 @@ class Runner:
         found = await client.models()
         if isinstance(found, Fault):
             raise EngineError(
-                f"the vLLM server at {client.url} does not list its models: {found.detail}; start it, or mend url"
+                f"the vLLM server at {client.url} does not list its models: {found.detail}; start it, or mend url, "
+                "which ends with /v1 as a rule"
             )
         context = {entry.get("id"): entry.get("max_model_len") for entry in found}
         told: dict[str, tuple[str, int | None]] = {}
@@ -203,10 +208,15 @@ class Runner:
         return sorted(groups, key=lambda group: order[group.card.place])
 
     async def _answered(
-        self, group: _Group, requests: Sequence[Request], waiting: set[int], closed: threading.Event
+        self,
+        group: _Group,
+        requests: Sequence[Request],
+        waiting: set[int],
+        deaths: "Counter[Place]",
+        closed: threading.Event,
     ) -> AsyncGenerator[Answer, None]:
         """Yield the answers of a group, each taken out of `waiting` before; a server that dies is started again."""
-        deaths = 0
+        base = group.card.place
         while waiting:
             async with self._line(group, closed) as line:
                 jobs, refused = await asyncio.to_thread(_jobs, group, requests, sorted(waiting), line.context)
@@ -220,14 +230,14 @@ class Runner:
             if not waiting:
                 return
             assert line.server is not None, "only a server of ours leaves questions open"
-            deaths += 1
+            deaths[base] += 1
             process = line.server.process
             how = process.exited() or "it did not answer any more"
             said = process.last_lines(_LINES_SHOWN)
             await asyncio.to_thread(process.stop)
-            if deaths > self._restarts and not closed.is_set():
+            if deaths[base] > self._restarts and not closed.is_set():
                 raise EngineError(
-                    f"the vLLM server of {group.card.name!r} died {deaths} times over {len(group.indices)} requests "
+                    f"the vLLM server of {group.card.name!r} died {deaths[base]} times over {len(requests)} requests "
                     f"({how}), and restarts = {self._restarts}; the last lines of its log:\n{said}"
                 )
 
@@ -237,6 +247,9 @@ class Runner:
             yield await self.attached_line(group.card, group.adapter)
             return
         async with self.fleet.lent(group.card, group.adapter, closed=closed) as server:
+            live = self.fleet.live()
+            for gone in [place for place in self._clients if place[0] not in live]:
+                await self._clients.pop(gone).aclose()
             name = server.names[group.adapter.place.source if group.adapter else ""]
             yield _Line(self._client(server.url, server.key), name, server.context, server)
 
@@ -258,7 +271,11 @@ class Runner:
                 if answer is None:
                     return
                 # What a dying server says of a request is not about the request.
-                if answer[1].status not in FINAL and line.server is not None and not await _lives(line.server):
+                if (
+                    answer[1].status not in FINAL
+                    and line.server is not None
+                    and not await _lives(line.server, answer[1])
+                ):
                     return
                 yield answer
 
@@ -276,8 +293,15 @@ class Runner:
         return self._clients[url, key]
 
 
-async def _lives(server: Server) -> bool:
-    return server.is_up and await asyncio.to_thread(is_healthy, server.port)
+async def _lives(server: Server, failure: Completion) -> bool:
+    """Return whether a server that failed at a request goes on."""
+    # One that breaks answers off is ending, but may say for a while that it is well.
+    until = time.monotonic() + (_ENDING_S if failure.status == "engine_error" else 0)
+    while server.is_up and await asyncio.to_thread(is_healthy, server.port):
+        if time.monotonic() >= until:
+            return True
+        await asyncio.sleep(_POLL_S)
+    return False
 
 
 def _jobs(

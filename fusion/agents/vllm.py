@@ -9,8 +9,9 @@ and options are scored by the same definition ("exact"); `extra` may hold chat_t
 from the model's own files, also when the server runs elsewhere. Needs the extra `hf`; vLLM itself may be installed in a
 Python environment of its own (`python`).
 
-A server listens on this machine only and wants a key that nobody else knows. It ends with this process, however that
-ends, and one that dies is started again. What it wrote is kept under ~/.local/state/fusion/logs, the last 50 files.
+A server listens on this machine only, and its API under /v1 wants a key that nobody else knows. It ends with this
+process, however that ends, and one that dies is started again. What it wrote is kept under
+~/.local/state/fusion/servers/logs, the last 50 files.
 
 With `url` nothing is started: the server there must list the model, under its name or where it was loaded from, and
 every adapter (--enable-lora --lora-modules NAME=PATH).
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
     from fusion.agents._vllm_run import Runner
 
 __all__ = ["Vllm"]
+
+_OURS = frozenset(
+    ("--model", "--served-model-name", "--host", "--port", "--uds", "--api-key", "--lora-modules", "--enable-lora")
+)
+"""Arguments of the server that are the engine's own; keys, moreover, do not belong into command lines."""
 
 
 @dataclass(kw_only=True)
@@ -95,6 +101,9 @@ class Vllm:
         self._library = Library()
         self._made: Runner | None = None
         self._identities: dict[tuple[object, ...], dict[str, Json]] = {}
+        taken = [word for word in self.args if word.partition("=")[0].replace("_", "-") in _OURS]
+        if taken:
+            raise InvalidSpec(f"args must not hold {', '.join(taken)}, which the engine sets itself")
         if self.url is None:
             if self.api_key_env is not None:
                 raise InvalidSpec("api_key_env is for a server at url; one that is started here has a key of its own")
@@ -144,6 +153,8 @@ class Vllm:
                 "weights": card.place.fingerprint,
                 "adapter": adapter.place.fingerprint if adapter else None,
                 "args": list(self.args),
+                # Where answers are cut off at the latest.
+                "max_model_len": self.max_model_len,
             }
         return known
 

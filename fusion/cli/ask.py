@@ -19,7 +19,9 @@ def ask_command(
     ensemble: Annotated[
         Path | None, typer.Option(help="Folder of a saved ensemble; its agents must have engines.")
     ] = None,
-    pool: Annotated[Path | None, typer.Option(help="Pool file, or micro, instead.", envvar="FUSION_POOL")] = None,
+    pool: Annotated[
+        Path | None, typer.Option(help="Pool file, or micro or nested, instead.", envvar="FUSION_POOL")
+    ] = None,
     system: Annotated[
         str | None, typer.Option(help="With --pool: selector+fuser, or a fuser alone (default: vote).")
     ] = None,

@@ -16,21 +16,35 @@ SYSTEMS = "all_agents+vote, all_agents+weighted_vote, top_k(k=3)+weighted_vote"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the answers, the table and the result.")] = Path("fusion-demo"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the answers, the table and the result (default: fusion-demo, and what is asked)."
+        ),
+    ] = None,
     questions: Annotated[int, typer.Option(help="Questions.", min=20, max=1_000_000)] = 2000,
     seed: Annotated[
         int, typer.Option(help="Of the study; of the generated world, too.", envvar="FUSION_SEED", min=0)
     ] = 0,
     pool: Annotated[
-        str, typer.Option(help="Which pool of the package: micro, or nested, where nothing is to be gained.")
-    ] = "micro",
+        str | None,
+        typer.Option(
+            help="Which pool of the package: micro, or nested, where nothing is to be gained (default: micro)."
+        ),
+    ] = None,
     simulated: Annotated[
         bool, typer.Option("--simulated", help="Ask nobody: take a generated table. Needs no torch.")
     ] = False,
 ) -> None:
     """Ask a pool of small models, keep their answers, and study members, ensembles, baselines of equal cost, oracle."""
     from fusion.cli._show import show_bench
+    from fusion.errors import UsageError
 
+    if simulated and pool:
+        raise UsageError("--simulated asks nobody, so --pool has no meaning beside it; leave one of them out")
+    pool = pool or "micro"
+    kind = "simulated" if simulated else pool
+    out = out or Path("fusion-demo" if kind == "micro" else f"fusion-demo-{kind}")
     result = _on_simulated(out, questions, seed) if simulated else _live(out, pool, questions, seed)
     result.save(out / "run.json")
     show_bench(result)
@@ -55,8 +69,12 @@ def _live(out: Path, pool: str, questions: int, seed: int) -> BenchResult:
     typer.echo(f"Pool {pool}: {POOLS[pool]}. {len(agents)} models answer {questions} questions of the task micro;")
     typer.echo("they are tiny, trained for this, and say nothing about large models. The study is the same.\n")
     options = RecordOptions(split="test", limit=str(questions))
-    with member_progress() as told:
-        result = record(agents, task, out, options=options, progress=told)
+    try:
+        with member_progress() as told:
+            result = record(agents, task, out, options=options, progress=told)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; what was answered is in {out}, the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
     if trouble := next((member.error for member in result.members if member.error), ""):
         raise FusionError(f"{trouble}; or see the study on a generated table: fusion demo --simulated")
     asked = sum(member.calls - member.recorded for member in result.members)

@@ -16,7 +16,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim", "ok": "green"
 
 
 def doctor_command(
-    pool: Annotated[Path, typer.Argument(help="Pool file (YAML), or micro.")],
+    pool: Annotated[Path, typer.Argument(help="Pool file (YAML), or micro or nested.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     network: Annotated[
         bool,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def record_command(
     pool: Annotated[
-        Path, typer.Option(help="Pool file (YAML), see fusion config schema pool; or micro.", envvar="FUSION_POOL")
+        Path,
+        typer.Option(help="Pool file (YAML), see fusion config schema pool; or micro or nested.", envvar="FUSION_POOL"),
     ],
     task: Annotated[str, typer.Option(help="Task, such as gsm8k or 'mmlu(num_fewshot=0)'; see fusion list tasks.")],
     out: Annotated[Path, typer.Option(help="Folder for the store, the table and the record; the same again goes on.")],

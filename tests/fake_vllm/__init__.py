@@ -63,6 +63,7 @@ class FakeVllm:
                 die_after: Prompts to answer before dying.
                 die_by: "exit" or "kill".
                 error_first: Whether to answer 500 and die a moment later.
+                abort: Whether to break answers off, with status 200, and die a moment later.
                 refuse_token: Answer 400 to a prompt that has it.
                 hide: Names left out of the list of models.
                 taken: Whether to say that the port is in use, and end.

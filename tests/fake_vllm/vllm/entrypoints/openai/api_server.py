@@ -171,7 +171,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(400, "BadRequestError", "a token that this server does not like")
         time.sleep(faults.get("slow_s", 0))
         with state.lock:
-            if state.answered >= faults.get("die_after", 10**9):
+            ending = state.answered >= faults.get("die_after", 10**9)
+            if ending and faults.get("abort"):
+                threading.Timer(0.5, state.die).start()
+            elif ending:
                 if not faults.get("error_first"):
                     state.die()
                 threading.Timer(0.3, state.die).start()
@@ -179,6 +182,9 @@ class Handler(BaseHTTPRequestHandler):
             state.answered += len(body["prompt"])
         adapter = None if faults.get("ignore_adapters") else state.adapters.get(body["model"])
         told = state.compute({**body, "model": state.args.model, "adapter": adapter})
+        if ending:
+            for choice in told["choices"]:
+                choice |= {"finish_reason": "abort", "token_ids": choice["token_ids"][:1]}
         return {"id": "cmpl-0", "object": "text_completion", "model": body["model"], **told}
 
     def _reply(self, code: int, content: object) -> None:
