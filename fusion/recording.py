@@ -31,10 +31,11 @@ from fusion.agents import (
     usd,
 )
 from fusion.data import PredictionTable, load_task, read_table, tabulate, write_table
-from fusion.discovery import build, spec_of
-from fusion.errors import EngineError, FusionError, InputError, UsageError
+from fusion.discovery import spec_of
+from fusion.errors import EngineError, InputError, UsageError
+from fusion.executors import open_executor
 from fusion.files import check_writable, write_text
-from fusion.protocols import Executor, Task
+from fusion.protocols import Task
 from fusion.schema import FINAL, Completion, Json, Question, RunRecord, Status
 from fusion.stopwatch import Stopwatch
 
@@ -252,16 +253,8 @@ def answerer(executor: str, pool: AgentPool) -> Iterator[Answerer | None]:
         InvalidSpec: When it refuses a parameter.
         FusionError: When it has nowhere to work.
     """
-    if executor == "here":
-        yield None
-        return
-    made = build("executors", executor)
-    if not isinstance(made, Executor):
-        raise FusionError(f"executor {executor!r} is a {type(made).__name__}, which lacks part of fusion.protocols")
-    with made:
-        # Before anything is planned, which may take long and would be for nothing without a cluster.
-        made.count()
-        yield RemoteAnswerer(made, pool)
+    with open_executor(executor) as made:
+        yield None if made is None else RemoteAnswerer(made, pool)
 
 
 class _Work(NamedTuple):

@@ -14,7 +14,7 @@ from fusion._version import __version__
 from fusion.schema import RunRecord
 
 _PACKAGES = ("numpy", "scipy", "pyarrow", "pandas")
-_WHEN_USED = ("httpx", "torch", "transformers", "peft", "vllm", "ray")
+_WHEN_USED = ("httpx", "numba", "torch", "transformers", "peft", "vllm", "ray")
 
 
 class Stopwatch:

@@ -13,7 +13,20 @@ from collections.abc import Sequence
 import typer
 
 from fusion._version import __version__
-from fusion.cli import ask, bench, compare, config, demo, doctor, import_records, listing, record, rescore, store
+from fusion.cli import (
+    ask,
+    bench,
+    compare,
+    config,
+    demo,
+    doctor,
+    import_records,
+    listing,
+    prune,
+    record,
+    rescore,
+    store,
+)
 from fusion.errors import FusionError
 
 app = typer.Typer(
@@ -30,6 +43,7 @@ app.command("ask")(ask.ask_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("record")(record.record_command)
 app.command("bench")(bench.bench_command)
+app.command("prune")(prune.prune_command)
 app.command("compare")(compare.compare_command)
 app.command("import")(import_records.import_command)
 app.command("rescore")(rescore.rescore_command)

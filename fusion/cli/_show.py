@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from fusion.agents import Progress
     from fusion.evaluation import BenchResult
+    from fusion.pruning import PruneResult
     from fusion.schema import Json
 
 LINE_SECONDS = 30.0
@@ -41,9 +42,25 @@ def show_bench(result: BenchResult) -> None:
     for table in bench_tables(result):
         console.print(table)
         console.print()
-    for note in result.notes:
+    _show_end(result.notes, result.verdict)
+
+
+def show_pruning(result: PruneResult) -> None:
+    """Print the best sub-ensembles, what they are compared with, notes and the verdict."""
+    from fusion.reports.tables import prune_tables
+
+    console = make_console()
+    for table in prune_tables(result):
+        console.print(table)
+        console.print()
+    _show_end(result.notes, result.verdict)
+
+
+def _show_end(notes: Iterable[str], verdict: str) -> None:
+    console = make_console()
+    for note in notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    clauses = result.verdict.replace("; ", ";\n         ")
+    clauses = verdict.replace("; ", ";\n         ")
     console.print(f"verdict: {clauses}", markup=False, highlight=False, soft_wrap=True)
 
 

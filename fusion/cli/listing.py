@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-KINDS = ("systems", "engines", "selectors", "fusers", "tasks", "extractors", "formats", "executors")
+KINDS = ("systems", "engines", "selectors", "fusers", "tasks", "extractors", "formats", "executors", "objectives")
 
 
 def list_command(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}; all by default.")] = "all",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List engines, selectors, fusers, tasks, extractors, import formats and executors, each with a line of help."""
+    """List engines, selectors, fusers, tasks, extractors, formats, executors and terms of objectives, a line each."""
     from json import dumps
 
     from rich.table import Table
@@ -43,6 +43,10 @@ def _described(kind: str) -> dict[str, str]:
         return {name: entry.summary for name, entry in FORMATS.items()}
     if kind == "extractors":
         return {name: _first_line(entry) for name, entry in EXTRACTORS.items()}
+    if kind == "objectives":
+        from fusion.selectors import TERMS
+
+        return {name: term.says for name, term in TERMS.items()}
     package = {"tasks": "data", "engines": "agents"}.get(kind, kind)
     return {name: _summary(package, name) for name in names(package)}
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from fusion.data._choice import LETTERS
     from fusion.data._import import FORMATS, import_records, read_table, write_table
     from fusion.data._notes import table_notes
-    from fusion.data._order import by_accuracy, name_keys
+    from fusion.data._order import accuracy_when_answering, by_accuracy, name_keys
     from fusion.data._parse import EXTRACTORS, get_extractor
     from fusion.data._rescore import rescore
-    from fusion.data._splits import Split, require_disjoint, split
+    from fusion.data._splits import Split, folds, require_disjoint, split
     from fusion.data._tabulate import Call, FreeForm, Reader, tabulate
     from fusion.data._task import load_task
     from fusion.data._wide import WideLayout, from_pandas, read_wide
@@ -31,7 +31,9 @@ _HOMES = {
     "Reader": "fusion.data._tabulate",
     "Split": "fusion.data._splits",
     "WideLayout": "fusion.data._wide",
+    "accuracy_when_answering": "fusion.data._order",
     "by_accuracy": "fusion.data._order",
+    "folds": "fusion.data._splits",
     "from_pandas": "fusion.data._wide",
     "get_extractor": "fusion.data._parse",
     "import_records": "fusion.data._import",
@@ -59,8 +61,10 @@ __all__ = [
     "Split",
     "StrArray",
     "WideLayout",
+    "accuracy_when_answering",
     "by_accuracy",
     "describe_difference",
+    "folds",
     "from_pandas",
     "get_extractor",
     "import_records",

@@ -1,17 +1,31 @@
-"""Orders that every part of the project must agree on."""
+"""Orders and measures of agents that every part of the project must agree on."""
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fusion.schema import FloatArray, IntArray
 
+if TYPE_CHECKING:
+    from fusion.data._table import PredictionTable
+
 
 def by_accuracy(accuracies_M: FloatArray) -> IntArray:
     """Return agent positions from the most to the least accurate; equal ones in pool order."""
     return np.argsort(-accuracies_M, kind="stable")
+
+
+def accuracy_when_answering(table: "PredictionTable") -> FloatArray:
+    """Return float64 [M], share right of the questions that each agent answered.
+
+    Smoothed by one right and K - 1 wrong answers (Laplace), so that an agent that answered nothing stands at chance.
+    """
+    right_M = table.correct.sum(axis=0)
+    accuracies_M: FloatArray = (right_M + 1) / (table.answered.sum(axis=0) + max(table.max_options, 2))
+    return accuracies_M
 
 
 def name_keys(names: Sequence[str], salt: str) -> npt.NDArray[np.uint64]:

@@ -83,3 +83,30 @@ def _quotas(sizes_G: IntArray, fraction: float) -> IntArray:
     short = round(float(sizes_G.sum() * fraction)) - int(quotas_G.sum())
     quotas_G[np.argsort(quotas_G - exact_G, kind="stable")[:short]] += 1
     return quotas_G
+
+
+def folds(table: PredictionTable, count: int, *, seed: int = 0) -> IntArray:
+    """Return the fold of each question, int [N] in 0..count - 1, the same whatever the order of the rows.
+
+    Categories are spread evenly over the folds.
+
+    Args:
+        table: The questions.
+        count: Number of folds, at least 2.
+        seed: Another seed, other folds.
+
+    Raises:
+        UsageError: When there are fewer than two folds.
+        InvalidTable: When there are fewer questions than folds.
+    """
+    if count < 2:
+        raise UsageError(f"cross-validation needs at least 2 folds, got {count}")
+    if len(table) < count:
+        raise InvalidTable(f"{len(table)} questions cannot be spread over {count} folds; use more questions")
+    order_N = np.argsort(name_keys(table.question_ids.tolist(), f"folds {seed}"), kind="stable")
+    if table.categories is not None:
+        strata_N = np.unique(table.categories, return_inverse=True)[1]
+        order_N = order_N[np.argsort(strata_N[order_N], kind="stable")]
+    folds_N = np.empty(len(table), dtype=np.int64)
+    folds_N[order_N] = np.arange(len(table)) % count
+    return folds_N

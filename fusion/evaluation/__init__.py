@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from fusion._lazy import lazy
 
 if TYPE_CHECKING:
-    from fusion.evaluation._bench import DEFAULT_SYSTEMS, BenchOptions, bench
+    from fusion.evaluation._bench import DEFAULT_SYSTEMS, BenchOptions, bench, compare_pairs
     from fusion.evaluation._compare import CompareResult, compare, read_run
-    from fusion.evaluation._config import BenchConfig, Prices
-    from fusion.evaluation._result import BenchResult, PairedResult, SystemResult
+    from fusion.evaluation._config import BenchConfig, Price, Prices
+    from fusion.evaluation._result import BenchResult, PairedResult, SystemResult, as_json
+    from fusion.evaluation._verdict import beats, p_value, points
     from fusion.stopwatch import versions
 
 _HOMES = {
@@ -21,10 +22,16 @@ _HOMES = {
     "BenchResult": "fusion.evaluation._result",
     "CompareResult": "fusion.evaluation._compare",
     "PairedResult": "fusion.evaluation._result",
+    "Price": "fusion.evaluation._config",
     "Prices": "fusion.evaluation._config",
     "SystemResult": "fusion.evaluation._result",
+    "as_json": "fusion.evaluation._result",
+    "beats": "fusion.evaluation._verdict",
     "bench": "fusion.evaluation._bench",
     "compare": "fusion.evaluation._compare",
+    "compare_pairs": "fusion.evaluation._bench",
+    "p_value": "fusion.evaluation._verdict",
+    "points": "fusion.evaluation._verdict",
     "read_run": "fusion.evaluation._compare",
     "versions": "fusion.stopwatch",
 }
@@ -36,10 +43,16 @@ __all__ = [
     "BenchResult",
     "CompareResult",
     "PairedResult",
+    "Price",
     "Prices",
     "SystemResult",
+    "as_json",
+    "beats",
     "bench",
     "compare",
+    "compare_pairs",
+    "p_value",
+    "points",
     "read_run",
     "versions",
 ]

@@ -153,16 +153,6 @@ def ranking(accuracies_M: FloatArray | None, num_agents: int) -> IntArray:
     return np.arange(num_agents) if accuracies_M is None else by_accuracy(accuracies_M)
 
 
-def accuracy_when_answering(table: PredictionTable) -> FloatArray:
-    """Return float64 [M], share right of the questions that each agent answered.
-
-    Smoothed by one right and K - 1 wrong answers (Laplace), so that an agent that answered nothing stands at chance.
-    """
-    right_M = table.correct.sum(axis=0)
-    accuracies_M: FloatArray = (right_M + 1) / (table.answered.sum(axis=0) + max(table.max_options, 2))
-    return accuracies_M
-
-
 def best_power(powers: Sequence[float], answers_by: Callable[[float], IntArray], labels_N: IntArray) -> float:
     """Return the power whose answers are right most often, the first among equals.
 

@@ -19,11 +19,10 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from annotated_types import Gt, Lt
 
-from fusion.data import PredictionTable
+from fusion.data import PredictionTable, accuracy_when_answering
 from fusion.errors import InvalidTable
 from fusion.fusers._votes import (
     Tally,
-    accuracy_when_answering,
     best_power,
     leading,
     not_fitted,

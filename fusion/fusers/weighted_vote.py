@@ -26,9 +26,8 @@ from typing import Literal, Self
 
 import numpy as np
 
-from fusion.data import PredictionTable
+from fusion.data import PredictionTable, accuracy_when_answering
 from fusion.fusers._votes import (
-    accuracy_when_answering,
     best_power,
     decide,
     not_fitted,

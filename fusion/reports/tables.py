@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fusion.evaluation import BenchResult, CompareResult, PairedResult, SystemResult
+from fusion.pruning import PruneResult, SubsetResult
 
 _NAME_WIDTH = 11  # of a column of names at the least: where all columns do not fit, names fold, never vanish
 _STYLES = {"system": "bold", "baseline": "", "upper_bound": "dim", "member": ""}
@@ -24,6 +25,11 @@ def compare_table(result: CompareResult) -> Table:
     return _paired([result.paired], {})
 
 
+def prune_tables(result: PruneResult) -> list[Table]:
+    """Return the tables of a pruning: the best sub-ensembles, and what the first of them is compared with."""
+    return [_subsets(result), *([_rivals(result), _paired(result.paired, {result.paired[0].a: "1"})] if result.paired else [])]
+
+
 def percent(fraction: float) -> str:
     """Return a fraction as a percentage with one decimal."""
     return f"{100 * fraction:.1f}"
@@ -38,6 +44,47 @@ def _members(result: BenchResult) -> Table:
 def _systems(result: BenchResult) -> Table:
     table = _empty(f"Systems, fitted on {result.n_fit} other questions")
     return _filled(table, result.systems, "system", lambda system: system.label, with_calls=True)
+
+
+def _subsets(result: PruneResult) -> Table:
+    kind = "all" if result.exhaustive else f"{result.searched} of"
+    searched = f"{kind} {result.total} sub-ensembles of {len(result.pool)} agents in {result.seconds:.2f} s"
+    table = _empty(f"Best by {result.objective} on {result.n_fit} questions: {searched}")
+    judged = result.subsets[0].cv_accuracy is not None
+    columns: list[tuple[str, Callable[[SubsetResult], str]]] = [
+        ("objective", lambda item: f"{item.objective:.4f}"),
+        ("focal\ndiversity", lambda item: _optional(item.focal_diversity, "{:.3f}")),
+        ("vote\n%", lambda item: percent(item.accuracy)),
+    ]
+    if judged:
+        columns.append(("fuser,\ncross-val. %", lambda item: _optional(item.cv_accuracy, "{:.1%}").rstrip("%")))
+    columns += [
+        ("on other\nquestions %", lambda item: percent(item.test_accuracy)),
+        ("95 % CI", lambda item: f"{percent(item.test_ci95[0])} to {percent(item.test_ci95[1])}"),
+    ]
+    if any(item.usd_per_question is not None for item in result.subsets):
+        columns.append(("USD/\n1000", lambda item: _optional(_thousand(item.usd_per_question), "{:.3f}")))
+    if any(item.seconds_per_question is not None for item in result.subsets):
+        columns.append(("seconds", lambda item: _optional(item.seconds_per_question, "{:.2f}")))
+    table.add_column("", justify="right")
+    table.add_column("agents", overflow="fold", min_width=2 * _NAME_WIDTH)
+    for heading, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for place, item in enumerate(result.subsets, start=1):
+        style = "bold" if place == 1 else ""
+        table.add_row(str(place), Text(", ".join(item.agents)), *(cell(item) for _, cell in columns), style=style)
+    return table
+
+
+def _rivals(result: PruneResult) -> Table:
+    table = _empty(f"What the first is compared with, {result.fuser} on {result.n} other questions")
+    table.add_column("what", overflow="fold", min_width=_NAME_WIDTH)
+    for heading in ("accuracy\n%", "95 % CI"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for rival in result.rivals:
+        low, high = (percent(bound) for bound in rival.test_ci95)
+        table.add_row(Text(rival.name), percent(rival.test_accuracy), f"{low} to {high}")
+    return table
 
 
 def _empty(title: str) -> Table:

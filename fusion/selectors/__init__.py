@@ -1,1 +1,96 @@
-"""Whom to ask, or to listen to: a plug-in package, one selector a file."""
+"""Whom to ask, or to listen to: a plug-in package, one selector a file; diversity, and the search for sub-ensembles.
+
+The search imports numba, so its names are resolved on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from fusion._lazy import lazy
+
+if TYPE_CHECKING:
+    from fusion.selectors._bitset import BitTable
+    from fusion.selectors._diversity import (
+        MEASURES,
+        answer_kappa,
+        binary_entropy,
+        correlation,
+        disagreement,
+        double_fault,
+        entropy,
+        fleiss_kappa,
+        focal_diversities,
+        focal_diversity,
+        generalized_diversity,
+        kappa,
+        q_statistic,
+    )
+    from fusion.selectors._objective import DEFAULT_OBJECTIVE, TERMS, Objective
+    from fusion.selectors._score import Prices, Scorer, Scores
+    from fusion.selectors._search import BUDGET, METHODS, Cloud, Found, search
+    from fusion.selectors._subsets import Best, Scored, Space, parse_sizes
+
+_HOMES = {
+    "BUDGET": "fusion.selectors._search",
+    "DEFAULT_OBJECTIVE": "fusion.selectors._objective",
+    "MEASURES": "fusion.selectors._diversity",
+    "METHODS": "fusion.selectors._search",
+    "TERMS": "fusion.selectors._objective",
+    "Best": "fusion.selectors._subsets",
+    "BitTable": "fusion.selectors._bitset",
+    "Cloud": "fusion.selectors._search",
+    "Found": "fusion.selectors._search",
+    "Objective": "fusion.selectors._objective",
+    "Prices": "fusion.selectors._score",
+    "Scored": "fusion.selectors._subsets",
+    "Scorer": "fusion.selectors._score",
+    "Scores": "fusion.selectors._score",
+    "Space": "fusion.selectors._subsets",
+    "answer_kappa": "fusion.selectors._diversity",
+    "binary_entropy": "fusion.selectors._diversity",
+    "correlation": "fusion.selectors._diversity",
+    "disagreement": "fusion.selectors._diversity",
+    "double_fault": "fusion.selectors._diversity",
+    "entropy": "fusion.selectors._diversity",
+    "fleiss_kappa": "fusion.selectors._diversity",
+    "focal_diversities": "fusion.selectors._diversity",
+    "focal_diversity": "fusion.selectors._diversity",
+    "generalized_diversity": "fusion.selectors._diversity",
+    "kappa": "fusion.selectors._diversity",
+    "parse_sizes": "fusion.selectors._subsets",
+    "q_statistic": "fusion.selectors._diversity",
+    "search": "fusion.selectors._search",
+}
+
+__all__ = [
+    "BUDGET",
+    "DEFAULT_OBJECTIVE",
+    "MEASURES",
+    "METHODS",
+    "TERMS",
+    "Best",
+    "BitTable",
+    "Cloud",
+    "Found",
+    "Objective",
+    "Prices",
+    "Scored",
+    "Scorer",
+    "Scores",
+    "Space",
+    "answer_kappa",
+    "binary_entropy",
+    "correlation",
+    "disagreement",
+    "double_fault",
+    "entropy",
+    "fleiss_kappa",
+    "focal_diversities",
+    "focal_diversity",
+    "generalized_diversity",
+    "kappa",
+    "parse_sizes",
+    "q_statistic",
+    "search",
+]
+
+__getattr__ = lazy(__name__, _HOMES)

@@ -1,0 +1,120 @@
+"""fusion prune: the best small sub-ensembles of a record, measured on other questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fusion.pruning import PruneConfig
+
+OBJECTIVE_HELP = (
+    "What makes a sub-ensemble good: a weighted sum of terms (default: focal=0.5,accuracy=0.5). "
+    "fusion list objectives names the terms."
+)
+FUSER_HELP = (
+    "Fuser that will settle the answers, such as weighted_vote: the best --candidates by objective are compared by "
+    "its cross-validated accuracy. Without it, the plurality vote."
+)
+
+
+def prune_command(
+    table: Annotated[Path | None, typer.Argument(help="Labelled table: Parquet or wide CSV.")] = None,
+    sizes: Annotated[str | None, typer.Option(help="Numbers of members: 3, 2-5 or 2,4-6 (default: 2-5).")] = None,
+    objective: Annotated[str | None, typer.Option(help=OBJECTIVE_HELP, envvar="FUSION_OBJECTIVE")] = None,
+    top: Annotated[int | None, typer.Option(help="How many to show (default: 10).")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="USD that a question may cost at most; needs --prices.")
+    ] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Seconds that a question may take at most.")] = None,
+    include: Annotated[list[str] | None, typer.Option(help="Agent of every sub-ensemble. May be repeated.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Agent of none. May be repeated.")] = None,
+    fuser: Annotated[str | None, typer.Option(help=FUSER_HELP)] = None,
+    candidates: Annotated[int | None, typer.Option(help="How many to compare by --fuser (default: 200).")] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Table to evaluate on; then all of TABLE is chosen on. Same agents, other ids.")
+    ] = None,
+    fit_fraction: Annotated[
+        float | None,
+        typer.Option(help="Share of the questions to choose on (default: 0.7).", envvar="FUSION_FIT_FRACTION"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the split, the folds and the search (default: 0).", envvar="FUSION_SEED")
+    ] = None,
+    stratify: Annotated[str | None, typer.Option(help="category or none (default: category).")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="auto, exhaustive, beam, genetic, beam+genetic or random (default: auto).")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Sub-ensembles up to which auto scores them all (default: 20 million).")
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(help="Where to search: here, or an executor such as ray or 'ray(workers=8)'.")
+    ] = "here",
+    prices: Annotated[
+        Path | None,
+        typer.Option(help="YAML with prices: {AGENT: {input: USD, output: USD}}, per million tokens."),
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option(help="Write the result as JSON to this file; - prints it instead.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML with all of this; options given here win.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key of --config: a.b=c. May be repeated.")
+    ] = None,
+) -> None:
+    """Find the sub-ensembles whose members fail on different questions, and measure them on other questions."""
+    from fusion.cli._show import progress_bar, show_pruning, write_json
+    from fusion.config import parse_overrides, read_config
+    from fusion.evaluation import Prices
+    from fusion.executors import open_executor
+    from fusion.files import check_writable
+    from fusion.pruning import prune
+
+    given = {
+        "table": table and str(table),
+        "test": test and str(test),
+        "sizes": sizes,
+        "objective": objective,
+        "top": top,
+        "max_cost": max_cost,
+        "max_latency": max_latency,
+        "include": include,
+        "exclude": exclude,
+        "fuser": fuser,
+        "candidates": candidates,
+        "fit_fraction": fit_fraction,
+        "seed": seed,
+        "stratify": stratify,
+        "search": search,
+        "budget": budget,
+        "prices": read_config(prices, Prices).model_dump()["prices"] if prices else None,
+    }
+    chosen = _chosen(config, parse_overrides(set_ or ()), given)
+    if json and json != "-":
+        check_writable(json)
+    with open_executor(executor) as workers, progress_bar() as told:
+        result = prune(chosen.table, test=chosen.test, options=chosen.options(), executor=workers, progress=told)
+    if json != "-":
+        show_pruning(result)
+    if json:
+        write_json(result.to_json(), json)
+        if json != "-":
+            typer.echo(f"wrote {json}")
+
+
+def _chosen(config: Path | None, overrides: Mapping[str, object], given: Mapping[str, object]) -> PruneConfig:
+    """Return the configuration: what was given on the command line wins over --set, and that over the file."""
+    from fusion.config import make_config, read_config
+    from fusion.errors import UsageError
+    from fusion.pruning import PruneConfig
+
+    values = {**overrides, **{key: value for key, value in given.items() if value is not None}}
+    if config:
+        return read_config(config, PruneConfig, overrides=values)
+    if "table" not in values:
+        raise UsageError("give a TABLE, or --config FILE that names one; see fusion prune --help")
+    return make_config({}, PruneConfig, source="the command line", overrides=values)

@@ -1,0 +1,359 @@
+"""prune: from a record of a pool to its best small sub-ensembles, with what they are worth on other questions."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import NamedTuple
+
+import numpy as np
+
+from fusion.data import (
+    PredictionTable,
+    Split,
+    describe_difference,
+    read_table,
+    require_disjoint,
+    split,
+    table_notes,
+)
+from fusion.errors import InvalidTable, TableMismatch, UnknownName, UsageError
+from fusion.evaluation import BenchOptions, PairedResult, beats, compare_pairs, p_value, points
+from fusion.protocols import Executor
+from fusion.pruning._options import PruneOptions
+from fusion.pruning._outcomes import Members, Outcomes, in_pool_order, make_fuser
+from fusion.pruning._refit import judged
+from fusion.pruning._result import PruneResult, RivalResult, SubsetResult
+from fusion.schema import BoolArray, FloatArray
+from fusion.selectors import BUDGET, Found, Objective, Prices, Scored, Scorer, Space, search
+from fusion.significance import accuracy_interval
+from fusion.stopwatch import Stopwatch
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how many steps of it are done, and how many there are (0 when that is not known)."""
+
+Table = PredictionTable | str | os.PathLike[str]
+
+
+class Setting(NamedTuple):
+    """A pruning with everything read and checked.
+
+    Attributes:
+        parts: The tables to choose on and to evaluate on.
+        scorer: What makes a sub-ensemble good, on the first.
+        space: Which are allowed.
+        options: How.
+    """
+
+    parts: Split
+    scorer: Scorer
+    space: Space
+    options: PruneOptions
+
+    def names(self, ranks: Sequence[int]) -> Members:
+        """Return the agents at `ranks`, in pool order."""
+        places = sorted(int(self.scorer.bits.ranked[rank]) for rank in ranks)
+        return tuple(self.parts.fit.agents[place] for place in places)
+
+
+def prune(
+    table: Table,
+    *,
+    test: Table | None = None,
+    options: PruneOptions | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Find the best sub-ensembles on some questions, and measure them on others.
+
+    Args:
+        table: Labelled answers, or the file they are in: all of them, to be split, or those to choose on when
+            `test` is given.
+        test: Labelled answers of the same agents to other questions, to evaluate on.
+        options: What to look for; see `PruneOptions`.
+        executor: Where to search; here when None.
+        progress: Told before and during each step.
+
+    Returns:
+        The best sub-ensembles; those found so far when interrupted (KeyboardInterrupt) while searching.
+
+    Raises:
+        UsageError: When an option does not fit the table.
+        UnknownName: When an agent, term, fuser or method has an unknown name.
+        TableMismatch: When the two tables' agents differ.
+        Leakage: When the two tables share questions.
+        InvalidTable: When there are no labels, or too few questions to split.
+    """
+    watch = Stopwatch()
+    told = progress or (lambda step, done, total: None)
+    told("reading", 0, 1)
+    table, test = _read(table), None if test is None else _read(test)
+    setting = prepare(table, test, options or PruneOptions())
+    start = time.perf_counter()
+    found, cv_accuracies = chosen(setting, executor, told)
+    seconds = time.perf_counter() - start
+    return _reported(setting, found, cv_accuracies, seconds, watch, (table, test), told)
+
+
+def prepare(table: PredictionTable, test: PredictionTable | None, options: PruneOptions) -> Setting:
+    """Split the table, and work out which sub-ensembles are allowed.
+
+    Raises:
+        FusionError: As `prune`.
+    """
+    parts = _parts(table, test, options)
+    fit = parts.fit
+    objective = Objective.parse(options.objective)
+    scorer = Scorer.of(fit, objective, prices=_prices(fit, options))
+    for name in (*options.include, *options.exclude):
+        if name not in fit.agents:
+            raise UnknownName(kind="agent", name=name, known=fit.agents)
+    both = sorted(set(options.include) & set(options.exclude))
+    if both:
+        raise UsageError(f"{', '.join(both)} cannot be both included and excluded; name every agent in one place")
+    rank_of = {fit.agents[place]: rank for rank, place in enumerate(scorer.bits.ranked.tolist())}
+    include = sorted(rank_of[name] for name in set(options.include))
+    barred = {rank_of[name] for name in (*options.include, *options.exclude)}
+    available = len(rank_of) - len(set(options.exclude))
+    sizes = tuple(size for size in options.sizes if size <= available) or options.sizes
+    space = Space(
+        num_agents=len(rank_of),
+        sizes=tuple(size for size in sizes if size >= len(include)) or sizes,
+        include=tuple(include),
+        free=tuple(rank for rank in range(len(rank_of)) if rank not in barred),
+        usd=scorer.usd,
+        max_usd=options.max_cost,
+        seconds=scorer.seconds,
+        max_seconds=options.max_latency,
+    )
+    objective.require_sizes(space.sizes)
+    return Setting(parts, scorer, space, options)
+
+
+def chosen(setting: Setting, executor: Executor | None, told: Progress) -> tuple[Found, list[float] | None]:
+    """Search, then compare the best by the fuser that will be used.
+
+    Returns:
+        What the search found, best first by objective; and the cross-validated accuracy of each, or None without a
+        fuser.
+    """
+    options = setting.options
+    wanted = options.top if options.fuser is None else max(options.top, options.candidates)
+    found = search(
+        setting.scorer,
+        setting.space,
+        top=wanted,
+        method=options.method,
+        budget=options.budget or BUDGET,
+        seed=options.seed,
+        executor=executor,
+        told=lambda done, total: told("searching", done, total),
+    )
+    if not found.best.members:
+        raise UsageError(_none_found(setting, found))
+    if options.fuser is None:
+        return found, None
+    subsets = [setting.names(ranks) for ranks in found.best.members]
+    return found, judged(
+        setting.parts.fit,
+        subsets,
+        make_fuser(options.fuser),
+        count=options.folds,
+        seed=options.seed,
+        executor=executor,
+        told=lambda done, total: told(f"{options.fuser} on the best", done, total),
+    )
+
+
+def _none_found(setting: Setting, found: Found) -> str:
+    if not found.complete:
+        return "interrupted before any sub-ensemble was scored"
+    limits = {"--max-cost": setting.options.max_cost, "--max-latency": setting.options.max_latency}
+    given = " and ".join(f"{name} {value:g}" for name, value in limits.items() if value is not None)
+    return f"none of {found.total} sub-ensembles is within {given}; allow more"
+
+
+def _read(table: Table) -> PredictionTable:
+    return table if isinstance(table, PredictionTable) else read_table(table)
+
+
+def _parts(table: PredictionTable, test: PredictionTable | None, options: PruneOptions) -> Split:
+    table.require_labels()
+    if test is None:
+        return split(table, fit_fraction=options.fit_fraction, seed=options.seed, stratify=options.stratify)
+    test.require_labels()
+    if set(table.agents) != set(test.agents):
+        raise TableMismatch(
+            "the table to choose on and the table to evaluate on have different agents: "
+            f"in the second {describe_difference(table.agents, test.agents)}; record the same agents in both"
+        )
+    if not len(test):
+        raise InvalidTable("the table to evaluate on has no questions")
+    require_disjoint(table, test)
+    return Split(fit=table, test=test.columns(table.agents))
+
+
+def _prices(fit: PredictionTable, options: PruneOptions) -> Prices:
+    """Return what a question costs of each agent, and how long it takes, as far as that is known."""
+    for name in options.prices:
+        if name not in fit.agents:
+            raise UnknownName(kind="agent", name=name, known=fit.agents)
+    usd_M: FloatArray | None = None
+    if fit.tokens_in is not None and fit.tokens_out is not None and set(options.prices) == set(fit.agents):
+        prices_M2 = np.array([options.prices[name] for name in fit.agents], dtype=np.float64)
+        usd_M = (fit.tokens_in.mean(axis=0) * prices_M2[:, 0] + fit.tokens_out.mean(axis=0) * prices_M2[:, 1]) / 1e6
+    seconds_M = None if fit.seconds is None else fit.seconds.mean(axis=0, dtype=np.float64)
+    return Prices(usd=usd_M, seconds=seconds_M)
+
+
+def _reported(
+    setting: Setting,
+    found: Found,
+    cv_accuracies: Sequence[float] | None,
+    seconds: float,
+    watch: Stopwatch,
+    tables: tuple[PredictionTable, PredictionTable | None],
+    told: Progress,
+) -> PruneResult:
+    """Measure what was chosen on the other questions, and beside what could be had without choosing."""
+    options = setting.options
+    told("evaluating", 0, 1)
+    outcomes = Outcomes(setting.parts, make_fuser(options.fuser or "vote"))
+    order = list(range(len(found.best.members)))
+    if cv_accuracies is not None:
+        order.sort(key=lambda p: (-np.nan_to_num(cv_accuracies[p], nan=-1.0), p))
+    best = found.best.take(order[: options.top])
+    judged_by = None if cv_accuracies is None else [cv_accuracies[p] for p in order]
+    subsets = _subsets(setting, best, judged_by, outcomes)
+    rivals = _rivals(setting, subsets[0].agents, outcomes)
+    correct = {" + ".join(subsets[0].agents): outcomes.right(subsets[0].agents)}
+    correct |= {rival.name: outcomes.right(rival.agents) for rival in rivals}
+    paired = _paired(list(correct), correct, BenchOptions(repeats=options.repeats, seed=options.seed))
+    table, test = tables
+    command = {"prune": {**asdict(options), "prices": {key: list(pair) for key, pair in options.prices.items()}}}
+    told("done", 1, 1)
+    return PruneResult(
+        n=len(setting.parts.test),
+        n_fit=len(setting.parts.fit),
+        pool=setting.parts.fit.agents,
+        objective=str(setting.scorer.objective),
+        fuser=options.fuser or "vote",
+        subsets=subsets,
+        rivals=rivals,
+        paired=tuple(paired),
+        front=_subsets(setting, found.front, None, outcomes),
+        searched=found.searched,
+        total=found.total,
+        method=found.method,
+        exhaustive=found.exhaustive,
+        complete=found.complete,
+        seconds=round(seconds, 3),
+        verdict=_verdict(subsets[0], paired, len(setting.parts.test)),
+        notes=_notes(setting, found, cv_accuracies, (table, test)),
+        run=watch.record(command, {"fit": setting.parts.fit.fingerprint, "test": setting.parts.test.fingerprint}),
+    )
+
+
+def _subsets(
+    setting: Setting, scored: Scored, cv_accuracies: Sequence[float] | None, outcomes: Outcomes
+) -> tuple[SubsetResult, ...]:
+    results = []
+    for p, ranks in enumerate(scored.members):
+        agents = setting.names(ranks)
+        right_N = outcomes.right(agents)
+        focal = float(scored.scores.focal[p])
+        cv_accuracy = float("nan") if cv_accuracies is None else cv_accuracies[p]
+        low, high = accuracy_interval(right_N)
+        rows = list(ranks)
+        usd, slow = setting.scorer.usd, setting.scorer.seconds
+        results.append(
+            SubsetResult(
+                agents=agents,
+                size=len(agents),
+                objective=float(scored.scores.objective[p]),
+                focal_diversity=None if np.isnan(focal) else focal,
+                accuracy=float(scored.scores.accuracy[p]),
+                cv_accuracy=None if np.isnan(cv_accuracy) else cv_accuracy,
+                test_accuracy=float(right_N.mean()),
+                test_ci95=(float(low), float(high)),
+                usd_per_question=None if usd is None else float(usd[rows].sum()),
+                seconds_per_question=None if slow is None else float(slow[rows].max()),
+            )
+        )
+    return tuple(results)
+
+
+def _rivals(setting: Setting, best: Members, outcomes: Outcomes) -> tuple[RivalResult, ...]:
+    """Return the best single member, as many members by accuracy alone, and the whole pool."""
+    fit = setting.parts.fit
+    leaders = [fit.agents[place] for place in setting.scorer.bits.ranked.tolist()]
+    wanted = {
+        f"the best single member, {leaders[0]}": (leaders[0],),
+        f"the {len(best)} most accurate members": in_pool_order(fit, leaders[: len(best)]),
+        f"all {len(leaders)} members": fit.agents,
+    }
+    rivals: list[RivalResult] = []
+    for name, agents in wanted.items():
+        if agents != best and agents not in [rival.agents for rival in rivals]:
+            right_N = outcomes.right(agents)
+            low, high = accuracy_interval(right_N)
+            rivals.append(
+                RivalResult(
+                    name=name, agents=agents, test_accuracy=float(right_N.mean()), test_ci95=(float(low), float(high))
+                )
+            )
+    return tuple(rivals)
+
+
+def _paired(names: Sequence[str], correct: Mapping[str, BoolArray], options: BenchOptions) -> list[PairedResult]:
+    """Compare the first system with the others: with the best single member in a family of its own."""
+    best, *others = names
+    found = []
+    for family, rivals in (("best single", others[:1]), ("other baselines", others[1:])):
+        found += compare_pairs(family, [(best, other) for other in rivals], correct, None, options)
+    return found
+
+
+def _verdict(best: SubsetResult, paired: Sequence[PairedResult], num_questions: int) -> str:
+    """Say how the best sub-ensemble stands against each rival on questions that it was not chosen on."""
+    said = (
+        f"{' + '.join(best.agents)} answers {100 * best.test_accuracy:.1f} % of {num_questions} other questions right"
+    )
+    clauses = []
+    for pair in paired:
+        if beats(pair):
+            word = "beats"
+        else:
+            word = "is worse than" if pair.difference < 0 and pair.holm_p < 0.05 else "does not beat"
+        interval = f"95 % CI {points(pair.ci95[0])} to {points(pair.ci95[1])}"
+        clauses.append(f"{word} {pair.b}: {points(pair.difference)} points ({interval}, {p_value(pair)})")
+    return f"{said}; {'; '.join(clauses)}." if clauses else f"{said}."
+
+
+def _notes(
+    setting: Setting,
+    found: Found,
+    cv_accuracies: Sequence[float] | None,
+    tables: tuple[PredictionTable, PredictionTable | None],
+) -> tuple[str, ...]:
+    options, space = setting.options, setting.space
+    notes = list(itertools.chain.from_iterable(table_notes(table) for table in tables if table is not None))
+    notes += setting.scorer.objective.warnings()
+    left_out = [size for size in options.sizes if size not in space.sizes]
+    if left_out:
+        notes.append(
+            f"sizes {', '.join(map(str, left_out))} are left out: {len(space.include)} agents are included and "
+            f"{len(space.free)} more may join"
+        )
+    if not found.complete:
+        notes.append(f"interrupted: {found.searched} of {found.total} sub-ensembles were scored")
+    elif found.method not in ("exhaustive", "random") and options.method == "auto":
+        notes.append(
+            f"{found.total} sub-ensembles are more than the budget of {options.budget or BUDGET}, so {found.method} "
+            f"search scored {found.searched} of them; it need not have found the best"
+        )
+    if cv_accuracies is not None and np.isnan(cv_accuracies).any():
+        done = len(cv_accuracies) - int(np.isnan(cv_accuracies).sum())
+        notes.append(f"interrupted: {options.fuser} was cross-validated on {done} of {len(cv_accuracies)} candidates")
+    return tuple(dict.fromkeys(notes))

@@ -1,0 +1,143 @@
+"""What a pruning found: plain data that goes to JSON and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fusion.errors import InputError
+from fusion.evaluation import PairedResult, as_json
+from fusion.files import write_text
+from fusion.schema import Json, RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetResult:
+    """One sub-ensemble.
+
+    Args:
+        agents: Its members, in pool order.
+        size: How many they are.
+        objective: What it was chosen by, on the questions to fit on.
+        focal_diversity: On those questions; None for a single member.
+        accuracy: Of the plurality vote, on those questions.
+        cv_accuracy: Of the fuser, cross-validated on those questions; None without a fuser.
+        test_accuracy: On other questions, of the fuser, or without one of the plurality vote.
+        test_ci95: 95 % interval of it.
+        usd_per_question: What asking all members costs; None when prices or tokens are unknown.
+        seconds_per_question: Mean seconds of the slowest member; None when not recorded.
+    """
+
+    agents: tuple[str, ...]
+    size: int
+    objective: float
+    focal_diversity: float | None
+    accuracy: float
+    cv_accuracy: float | None
+    test_accuracy: float
+    test_ci95: tuple[float, float]
+    usd_per_question: float | None
+    seconds_per_question: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RivalResult:
+    """What the best sub-ensemble is compared with.
+
+    Args:
+        name: What it is in words.
+        agents: Its members.
+        test_accuracy: On the questions that nothing was fitted on.
+        test_ci95: 95 % interval of it.
+    """
+
+    name: str
+    agents: tuple[str, ...]
+    test_accuracy: float
+    test_ci95: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneResult:
+    """The best sub-ensembles of a pool, and what they are worth on other questions.
+
+    Args:
+        n: Questions evaluated on.
+        n_fit: Questions that the sub-ensembles were chosen on.
+        pool: All agents.
+        objective: What they were chosen by.
+        fuser: What settles their answers.
+        subsets: The best, best first.
+        rivals: The best single member, the whole pool, and as many members by accuracy alone.
+        paired: The best sub-ensemble against each of them.
+        front: Sub-ensembles that none of as few members and as low a price beats on the questions to fit on.
+        searched: How many sub-ensembles were scored.
+        total: How many there are, before limits on price and latency.
+        method: How they were searched.
+        exhaustive: Whether all of them were scored.
+        complete: False when the search was interrupted.
+        seconds: Wall time of the search.
+        verdict: What came out, in one sentence.
+        notes: What else is worth knowing.
+        run: What made the result.
+    """
+
+    n: int
+    n_fit: int
+    pool: tuple[str, ...]
+    objective: str
+    fuser: str
+    subsets: tuple[SubsetResult, ...]
+    rivals: tuple[RivalResult, ...]
+    paired: tuple[PairedResult, ...]
+    front: tuple[SubsetResult, ...]
+    searched: int
+    total: int
+    method: str
+    exhaustive: bool
+    complete: bool
+    seconds: float
+    verdict: str
+    notes: tuple[str, ...]
+    run: RunRecord
+    format: Literal["fusion.prune/1"] = "fusion.prune/1"
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the whole result as JSON values; docs/prune-json.md describes them."""
+        return as_json(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result as JSON, whole or not at all.
+
+        Raises:
+            OutputError: When the file cannot be written.
+        """
+        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PruneResult:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: When the file is missing or is not such a result.
+        """
+        # Costs 0.1 s to import, and only reading needs it.
+        from pydantic import TypeAdapter, ValidationError
+
+        source = Path(path)
+        try:
+            return TypeAdapter(cls).validate_json(source.read_bytes())
+        except OSError as error:
+            raise InputError(
+                f"no pruning {source}: {error.strerror}; give a file that fusion prune --json wrote"
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise InputError(
+                f"{source} is not the JSON of fusion prune: {place}: {first['msg']}; write one with: "
+                "fusion prune TABLE --json FILE"
+            ) from error

@@ -1,0 +1,244 @@
+"""A labelled table as planes of bits, and what the kernels count on it for many sub-ensembles at once.
+
+P sub-ensembles, S members; agents are given and returned by their position in the table.
+"""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from fusion.data import PredictionTable, by_accuracy
+from fusion.errors import InvalidTable, UsageError
+from fusion.schema import BoolArray, FloatArray, IntArray
+from fusion.selectors import _kernels, _weighted
+
+MAX_AGENTS = 256
+
+LEVELS = 63
+"""The largest whole-number weight of a vote."""
+
+# What is worked on at a time shall stay in the third-level cache; wider blocks spend less time between loops.
+_CACHED_BYTES = 8 * 1024 * 1024
+_MIN_WORDS, _MAX_WORDS = 32, 256
+_VECTOR_WORDS = 8
+
+Words = _kernels.Words
+
+
+class CoErrors(NamedTuple):
+    """Numbers of questions on which agents fail together, in rank order.
+
+    Attributes:
+        pairs: int64 [M, M], for i <= j.
+        triples: int64 [M, M, M], for i < j < k.
+    """
+
+    pairs: IntArray
+    triples: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class BitTable:
+    """What agents got right and where they agree on a wrong option, 64 questions a word, in blocks of W words.
+
+    Args:
+        num_questions: N.
+        ranked: int [M], positions of agents in the table from the most to the least accurate: the order in which
+            they settle ties, and the order of the planes.
+        correct: uint64 [blocks, M, W], where an agent is right.
+        wrong: uint64 [blocks, M, W], where it names a wrong option; it abstains where neither is set.
+        agree: uint64 [blocks, M (M - 1) / 2, W], where two agents name the same wrong option.
+    """
+
+    num_questions: int
+    ranked: IntArray
+    correct: Words
+    wrong: Words
+    agree: Words
+
+    @classmethod
+    def of(cls, table: PredictionTable, *, ranked: IntArray | None = None) -> Self:
+        """Pack a labelled table.
+
+        Args:
+            table: Labelled answers.
+            ranked: Whom to follow in ties, first the most accurate; by default as accurate as in `table`.
+
+        Raises:
+            InvalidTable: When the table has no labels or no questions.
+            UsageError: When it has more than `MAX_AGENTS` agents.
+        """
+        if not len(table):
+            raise InvalidTable("sub-ensembles cannot be scored on no questions; the table is empty")
+        if table.num_agents > MAX_AGENTS:
+            raise UsageError(
+                f"pruning counts failures of all triples of at most {MAX_AGENTS} agents, got {table.num_agents}; "
+                "keep the most accurate ones (table.columns)"
+            )
+        ranked_M = by_accuracy(table.accuracies) if ranked is None else ranked
+        answers_MN = np.ascontiguousarray(table.answers.T[ranked_M])
+        labels_N = table.require_labels().astype(answers_MN.dtype)
+        correct_MN = (answers_MN == labels_N) & (answers_MN >= 0)
+        wrong_MN = (answers_MN >= 0) & ~correct_MN
+        return cls(len(table), ranked_M, *_planes(answers_MN, correct_MN, wrong_MN))
+
+    @property
+    def num_agents(self) -> int:
+        """M."""
+        return len(self.ranked)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the planes take."""
+        return self.correct.nbytes + self.wrong.nbytes + self.agree.nbytes
+
+    def rank(self, members_PS: IntArray) -> IntArray:
+        """Return members by position in the table as members by rank, every row ascending."""
+        place_M = np.empty(self.num_agents, np.int16)
+        place_M[self.ranked] = np.arange(self.num_agents)
+        return np.sort(place_M[members_PS], axis=1)
+
+    def votes(self, ranked_PS: IntArray, *, threads: int = 1) -> IntArray:
+        """Return on how many questions the plurality vote of each sub-ensemble is right, int64 [P].
+
+        Abstentions are ignored; among tied options the one backed by the most accurate member wins.
+
+        Args:
+            ranked_PS: Members by rank, every row ascending; fastest in lexicographic order.
+            threads: How many work at a time.
+        """
+        right_P = np.zeros(len(ranked_PS), np.int64)
+        if ranked_PS.shape[1] == 1:
+            right_P[:] = np.bitwise_count(self.correct).sum(axis=(0, 2))[ranked_PS[:, 0]]
+            return right_P
+
+        def count(part: slice) -> None:
+            for correct_MW, wrong_MW, agree_QW in zip(self.correct, self.wrong, self.agree, strict=True):
+                _kernels.vote_block(correct_MW, wrong_MW, agree_QW, ranked_PS[part], right_P[part])
+
+        in_parts(count, len(ranked_PS), threads)
+        return right_P
+
+    def weighted_votes(self, ranked_PS: IntArray, weights_M: FloatArray, *, threads: int = 1) -> IntArray:
+        """Return on how many questions the weighted vote of each sub-ensemble is right, int64 [P].
+
+        The weights are rounded to whole numbers, the largest being `LEVELS`: sub-ensembles that differ by less than
+        that may come out equal, and ties are settled as in `votes`.
+
+        Args:
+            ranked_PS: Members by rank, every row ascending.
+            weights_M: Non-negative, by rank.
+            threads: How many work at a time.
+        """
+        size = ranked_PS.shape[1]
+        if size == 1:
+            return self.votes(ranked_PS)
+        whole_M = np.round(weights_M / weights_M.max() * LEVELS).astype(np.int64)
+        # The largest number is a lead of all weights against none, compared with one weight more.
+        num_bits = int(np.sort(whole_M)[-size:].sum() + LEVELS + 2).bit_length() + 1
+        right_P = np.zeros(len(ranked_PS), np.int64)
+
+        def count(part: slice) -> None:
+            for planes in zip(self.correct, self.wrong, self.agree, strict=True):
+                _weighted.weighted_vote_block(*planes, whole_M, num_bits, ranked_PS[part], right_P[part])
+
+        in_parts(count, len(ranked_PS), threads)
+        return right_P
+
+    def hits(self, ranked_PS: IntArray, *, threads: int = 1) -> IntArray:
+        """Return int64 [P, S], on how many questions at least 1, 2, ... S members of each sub-ensemble are right."""
+        counts_PC = np.zeros(ranked_PS.shape, np.int64)
+
+        def count(part: slice) -> None:
+            for correct_MW in self.correct:
+                _kernels.hit_block(correct_MW, ranked_PS[part], counts_PC[part])
+
+        in_parts(count, len(ranked_PS), threads)
+        return counts_PC
+
+    def co_errors(self) -> CoErrors:
+        """Count on how many questions all pairs and triples of agents fail together; abstaining is failing."""
+        count = self.num_agents
+        found = CoErrors(np.zeros((count, count), np.int64), np.zeros((count, count, count), np.int64))
+        words = self.correct.shape[2]
+        for b, correct_MW in enumerate(self.correct):
+            asked_W = _first_bits(self.num_questions - b * words * 64, words)
+            _kernels.co_error_block(~correct_MW & asked_W, *found)
+        return found
+
+
+def focal_diversities(counts: CoErrors, ranked_PS: IntArray, *, threads: int = 1) -> FloatArray:
+    """Return the focal diversity of each sub-ensemble of at least two agents, float64 [P]."""
+    focal_P = np.empty(len(ranked_PS))
+    in_parts(lambda part: _kernels.focal(*counts, ranked_PS[part], focal_P[part]), len(ranked_PS), threads)
+    return focal_P
+
+
+def pair_means(values_MM: FloatArray, ranked_PS: IntArray, *, threads: int = 1) -> FloatArray:
+    """Return the mean of values_MM over all pairs of members of each sub-ensemble, float64 [P].
+
+    Args:
+        values_MM: By rank; the part above the diagonal is read.
+        ranked_PS: Sub-ensembles of at least two agents, every row ascending.
+        threads: How many work at a time.
+    """
+    sums_P = np.empty(len(ranked_PS))
+    values_MM = np.ascontiguousarray(values_MM, dtype=np.float64)
+    in_parts(lambda part: _kernels.pair_sums(values_MM, ranked_PS[part], sums_P[part]), len(ranked_PS), threads)
+    size = ranked_PS.shape[1]
+    return np.asarray(sums_P / (size * (size - 1) / 2))
+
+
+def in_parts(work: Callable[[slice], None], length: int, threads: int) -> None:
+    """Run `work` on consecutive parts of [0, length), `threads` at a time."""
+    bounds = np.linspace(0, length, max(1, min(threads, length // 64)) + 1).astype(int).tolist()
+    parts = [slice(low, high) for low, high in itertools.pairwise(bounds)]
+    if len(parts) == 1:
+        work(parts[0])
+        return
+    with ThreadPoolExecutor(len(parts)) as pool:
+        for done in [pool.submit(work, part) for part in parts]:
+            done.result()
+
+
+def _planes(answers_MN: IntArray, correct_MN: BoolArray, wrong_MN: BoolArray) -> tuple[Words, Words, Words]:
+    """Return the planes `correct`, `wrong` and `agree` in blocks."""
+    num_agents, num_questions = answers_MN.shape
+    num_pairs = num_agents * (num_agents - 1) // 2
+    words = -(-num_questions // 64)
+    wide = min(max(_CACHED_BYTES // (8 * max(num_pairs, 1)), _MIN_WORDS), _MAX_WORDS)
+    blocks = -(-words // wide)
+    # Blocks of equal width, in whole vectors, so that little of the last one is empty.
+    width = -(-words // (blocks * _VECTOR_WORDS)) * _VECTOR_WORDS
+    blocks = -(-words // width)
+    correct = np.zeros((blocks, num_agents, width), np.uint64)
+    wrong = np.zeros_like(correct)
+    agree = np.zeros((blocks, num_pairs, width), np.uint64)
+    for b in range(blocks):
+        part = slice(b * width * 64, (b + 1) * width * 64)
+        answers_MC, wrong_MC = np.ascontiguousarray(answers_MN[:, part]), wrong_MN[:, part]
+        _pack(correct_MN[:, part], correct[b])
+        _pack(wrong_MC, wrong[b])
+        first = 0
+        for i in range(num_agents - 1):
+            same_QC = (answers_MC[i + 1 :] == answers_MC[i]) & wrong_MC[i]
+            _pack(same_QC, agree[b, first : first + len(same_QC)])
+            first += len(same_QC)
+    return correct, wrong, agree
+
+
+def _pack(values_QC: BoolArray, planes_QW: Words) -> None:
+    """Write booleans as bits, the first into the lowest bit of the first word; further words stay 0."""
+    bytes_QB = np.packbits(values_QC, axis=1, bitorder="little")
+    planes_QW.view(np.uint8)[:, : bytes_QB.shape[1]] = bytes_QB
+
+
+def _first_bits(count: int, words: int) -> Words:
+    """Return uint64 [words] with the first `count` bits set."""
+    bits = np.zeros(words * 64, dtype=bool)
+    bits[: max(count, 0)] = True
+    return np.packbits(bits, bitorder="little").view(np.uint64)
