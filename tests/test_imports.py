@@ -43,6 +43,9 @@ def modules_after(statement: str) -> set[str]:
         ("import fusion.data", set()),
         ("import fusion.ensemble", set()),
         ("import fusion.evaluation", set()),
+        ("import fusion.pruning", set()),
+        ("import fusion.reports.html", set()),
+        ("import fusion.selectors", set()),
         ("import fusion.discovery; fusion.discovery.names('fusers'); fusion.discovery.names('data')", set()),
     ],
 )

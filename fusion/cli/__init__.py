@@ -24,6 +24,7 @@ from fusion.cli import (
     listing,
     prune,
     record,
+    report,
     rescore,
     store,
 )
@@ -45,6 +46,7 @@ app.command("record")(record.record_command)
 app.command("bench")(bench.bench_command)
 app.command("prune")(prune.prune_command)
 app.command("compare")(compare.compare_command)
+app.command("report")(report.report_command)
 app.command("import")(import_records.import_command)
 app.command("rescore")(rescore.rescore_command)
 app.command("list")(listing.list_command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fusion._lazy import lazy
 
 if TYPE_CHECKING:
-    from fusion.evaluation._bench import DEFAULT_SYSTEMS, BenchOptions, bench, compare_pairs
+    from fusion.evaluation._bench import DEFAULT_SYSTEMS, BenchOptions, bench, compare_pairs, file_name
     from fusion.evaluation._compare import CompareResult, compare, read_run
     from fusion.evaluation._config import BenchConfig, Price, Prices
     from fusion.evaluation._result import BenchResult, PairedResult, SystemResult, as_json
@@ -30,6 +30,7 @@ _HOMES = {
     "bench": "fusion.evaluation._bench",
     "compare": "fusion.evaluation._compare",
     "compare_pairs": "fusion.evaluation._bench",
+    "file_name": "fusion.evaluation._bench",
     "p_value": "fusion.evaluation._verdict",
     "points": "fusion.evaluation._verdict",
     "read_run": "fusion.evaluation._compare",
@@ -51,6 +52,7 @@ __all__ = [
     "bench",
     "compare",
     "compare_pairs",
+    "file_name",
     "p_value",
     "points",
     "read_run",

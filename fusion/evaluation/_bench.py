@@ -94,6 +94,7 @@ def bench(
     """
     watch = Stopwatch()
     options = options or BenchOptions()
+    files = {"table": file_name(table), "test": file_name(test)}
     table = table if isinstance(table, PredictionTable) else read_table(table)
     test = test if test is None or isinstance(test, PredictionTable) else read_table(test)
     pool = AgentPool.of(table.agents, prices=options.prices)
@@ -116,7 +117,7 @@ def bench(
         verdict=verdict(results, paired, best=evaluate.best_single()),
         notes=tuple(dict.fromkeys([*_reading_notes(table, test), *dropped, *planned.notes])),
         run=watch.record(
-            _command(asked, test, options), {"fit": parts.fit.fingerprint, "test": parts.test.fingerprint}
+            {**_command(asked, test, options), **files}, {"fit": parts.fit.fingerprint, "test": parts.test.fingerprint}
         ),
         outcomes=Outcomes(
             question_ids=tuple(parts.test.question_ids.tolist()),
@@ -125,6 +126,11 @@ def bench(
             gold=gold_marks(parts.test),
         ),
     )
+
+
+def file_name(table: PredictionTable | str | os.PathLike[str] | None) -> str | None:
+    """Return the file that a table is given by; None for a table in memory, or none at all."""
+    return None if table is None or isinstance(table, PredictionTable) else os.fspath(table)
 
 
 def _evaluated(asked: Sequence[System], evaluate: "_Evaluator", told: Progress) -> tuple[dict[str, _Evaluated], Plan]:

@@ -19,7 +19,7 @@ from fusion.data import (
     table_notes,
 )
 from fusion.errors import InvalidTable, TableMismatch, UnknownName, UsageError
-from fusion.evaluation import BenchOptions, PairedResult, beats, compare_pairs, p_value, points
+from fusion.evaluation import BenchOptions, PairedResult, beats, compare_pairs, file_name, p_value, points
 from fusion.protocols import Executor
 from fusion.pruning._options import PruneOptions
 from fusion.pruning._outcomes import Members, Outcomes, in_pool_order, make_fuser
@@ -88,12 +88,13 @@ def prune(
     watch = Stopwatch()
     told = progress or (lambda step, done, total: None)
     told("reading", 0, 1)
+    files = {"table": file_name(table), "test": file_name(test)}
     table, test = _read(table), None if test is None else _read(test)
     setting = prepare(table, test, options or PruneOptions())
     start = time.perf_counter()
     found, cv_accuracies = chosen(setting, executor, told)
     seconds = time.perf_counter() - start
-    return _reported(setting, found, cv_accuracies, seconds, watch, (table, test), told)
+    return _reported(setting, found, cv_accuracies, seconds, watch, (table, test), files, told)
 
 
 def prepare(table: PredictionTable, test: PredictionTable | None, options: PruneOptions) -> Setting:
@@ -214,6 +215,7 @@ def _reported(
     seconds: float,
     watch: Stopwatch,
     tables: tuple[PredictionTable, PredictionTable | None],
+    files: Mapping[str, str | None],
     told: Progress,
 ) -> PruneResult:
     """Measure what was chosen on the other questions, and beside what could be had without choosing."""
@@ -231,7 +233,7 @@ def _reported(
     correct |= {rival.name: outcomes.right(rival.agents) for rival in rivals}
     paired = _paired(list(correct), correct, BenchOptions(repeats=options.repeats, seed=options.seed))
     table, test = tables
-    command = {"prune": {**asdict(options), "prices": {key: list(pair) for key, pair in options.prices.items()}}}
+    command = {"prune": asdict(options), **files}
     told("done", 1, 1)
     return PruneResult(
         n=len(setting.parts.test),

@@ -27,7 +27,9 @@ def compare_table(result: CompareResult) -> Table:
 
 def prune_tables(result: PruneResult) -> list[Table]:
     """Return the tables of a pruning: the best sub-ensembles, and what the first of them is compared with."""
-    return [_subsets(result), *([_rivals(result), _paired(result.paired, {result.paired[0].a: "1"})] if result.paired else [])]
+    if not result.paired:
+        return [_subsets(result)]
+    return [_subsets(result), _rivals(result), _paired(result.paired, {result.paired[0].a: "1"})]
 
 
 def percent(fraction: float) -> str:
