@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fusion.errors import FusionError
     from fusion.evaluation import BenchOptions, BenchResult, bench, compare
     from fusion.live import Limits
+    from fusion.pruning import PruneOptions, PruneResult, prune
     from fusion.recording import RecordOptions, record
     from fusion.schema import Question, Spec, System
 
@@ -27,6 +28,8 @@ _HOMES = {
     "FusionError": "fusion.errors",
     "Limits": "fusion.live",
     "PredictionTable": "fusion.data",
+    "PruneOptions": "fusion.pruning",
+    "PruneResult": "fusion.pruning",
     "Question": "fusion.schema",
     "RecordOptions": "fusion.recording",
     "RecordStore": "fusion.agents",
@@ -36,6 +39,7 @@ _HOMES = {
     "compare": "fusion.evaluation",
     "load_task": "fusion.data",
     "make_question": "fusion.data",
+    "prune": "fusion.pruning",
     "read_pool": "fusion.agents",
     "read_table": "fusion.data",
     "record": "fusion.recording",
@@ -50,6 +54,8 @@ __all__ = [
     "FusionError",
     "Limits",
     "PredictionTable",
+    "PruneOptions",
+    "PruneResult",
     "Question",
     "RecordOptions",
     "RecordStore",
@@ -60,6 +66,7 @@ __all__ = [
     "compare",
     "load_task",
     "make_question",
+    "prune",
     "read_pool",
     "read_table",
     "record",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -103,27 +104,31 @@ def write_json(value: dict[str, Json], path: str) -> None:
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function (step, done, total) that shows a bar on standard error once work takes over two seconds."""
+    """Yield a function (step, done, total) that shows a bar on standard error once work takes over two seconds.
+
+    A total of 0 says that it is not known.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}"))
     bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-    task = bar.add_task("starting")
-    start = time.monotonic()
-    shown = False
+    task = bar.add_task("starting", total=None, counts="")
+    # By the clock, not by the next step: the first may be the long one.
+    timer = threading.Timer(SLOW_SECONDS, bar.start)
+    timer.daemon = True
 
     def told(step: str, done: int, total: int) -> None:
-        nonlocal shown
-        bar.update(task, description=step[:48], completed=done, total=total)
-        if not shown and time.monotonic() - start > SLOW_SECONDS:
-            bar.start()
-            shown = True
+        counts = f"{done}/{total}" if total else str(done or "")
+        bar.update(task, description=step[:48], completed=done, total=total or None, counts=counts)
 
+    timer.start()
     try:
         yield told
     finally:
-        if shown:
+        timer.cancel()
+        timer.join()
+        if bar.live.is_started:
             bar.stop()
 
 
