@@ -48,13 +48,14 @@ def show_bench(result: BenchResult) -> None:
 
 def show_pruning(result: PruneResult) -> None:
     """Print the best sub-ensembles, what they are compared with, notes and the verdict."""
-    from fusion.reports.tables import prune_tables
+    from fusion.reports.tables import evidence_sentences, prune_tables
 
     console = make_console()
     for table in prune_tables(result):
         console.print(table)
         console.print()
-    _show_end(result.notes, result.verdict)
+    said = () if result.evidence is None else (*evidence_sentences(result.evidence), *result.evidence.notes)
+    _show_end((*result.notes, *said), result.verdict)
 
 
 def _show_end(notes: Iterable[str], verdict: str) -> None:

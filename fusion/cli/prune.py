@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from fusion.pruning import PruneConfig
+    from fusion.pruning import JobsResult, PruneConfig
 
 OBJECTIVE_HELP = (
     "What makes a sub-ensemble good: a weighted sum of terms (default: focal=0.5,accuracy=0.5). "
@@ -18,6 +18,11 @@ OBJECTIVE_HELP = (
 FUSER_HELP = (
     "Fuser that will settle the answers, such as weighted_vote: the best --candidates by objective are compared by "
     "its cross-validated accuracy. Without it, the plurality vote."
+)
+
+EVIDENCE_HELP = (
+    "Gather evidence beside the best: does it stay the best on resampled questions, what is each member worth, whom to "
+    "add, how far the choice flatters itself. Takes some seconds."
 )
 
 
@@ -51,6 +56,10 @@ def prune_command(
     budget: Annotated[
         int | None, typer.Option(help="Sub-ensembles up to which auto scores them all (default: 20 million).")
     ] = None,
+    evidence: Annotated[bool, typer.Option("--evidence", help=EVIDENCE_HELP)] = False,
+    resamples: Annotated[
+        int | None, typer.Option(help="Searches on resampled questions, for --evidence (default: 100).")
+    ] = None,
     executor: Annotated[
         str, typer.Option(help="Where to search: here, or an executor such as ray or 'ray(workers=8)'.")
     ] = "here",
@@ -63,12 +72,19 @@ def prune_command(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML with all of this; options given here win.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key of --config: a.b=c. May be repeated.")
+        list[str] | None, typer.Option("--set", help="Override a key of --config or --jobs: a.b=c. May be repeated.")
+    ] = None,
+    jobs: Annotated[
+        Path | None, typer.Option(help="YAML with many prunings, each done unless its result is there.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results of --jobs (default: beside FILE, named like it).")
     ] = None,
 ) -> None:
     """Find the sub-ensembles whose members fail on different questions, and measure them on other questions."""
     from fusion.cli._show import progress_bar, show_pruning, write_json
     from fusion.config import parse_overrides, read_config
+    from fusion.errors import UsageError
     from fusion.evaluation import Prices
     from fusion.executors import open_executor
     from fusion.files import check_writable
@@ -91,11 +107,18 @@ def prune_command(
         "stratify": stratify,
         "search": search,
         "budget": budget,
+        "evidence": evidence or None,
+        "resamples": resamples,
         "prices": read_config(prices, Prices).model_dump()["prices"] if prices else None,
     }
-    chosen = _chosen(config, parse_overrides(set_ or ()), given)
     if json and json != "-":
         check_writable(json)
+    if jobs:
+        _many(jobs, out, {**given, "config": config}, set_ or (), executor, json)
+        return
+    if out:
+        raise UsageError("--out is for the results of --jobs; write this one with --json FILE")
+    chosen = _chosen(config, parse_overrides(set_ or ()), given)
     with open_executor(executor) as workers, progress_bar() as told:
         result = prune(chosen.table, test=chosen.test, options=chosen.options(), executor=workers, progress=told)
     if json != "-":
@@ -104,6 +127,80 @@ def prune_command(
         write_json(result.to_json(), json)
         if json != "-":
             typer.echo(f"wrote {json}")
+    if not result.complete:
+        raise typer.Exit(130)
+
+
+def _many(
+    file: Path, out: Path | None, given: Mapping[str, object], pairs: Sequence[str], executor: str, json: str | None
+) -> None:
+    """Do the prunings of a file, and show what became of each."""
+    from fusion.cli._show import progress_bar, write_json
+    from fusion.config import parse_overrides
+    from fusion.errors import UsageError
+    from fusion.executors import open_executor
+    from fusion.pruning import run_jobs
+
+    both = [name for name, value in given.items() if value is not None]
+    if both:
+        raise UsageError(
+            f"--jobs takes everything from {file}, and {both[0]} is given beside it (as an option, or in the "
+            f"environment); write it in the file, or override a key there: --set defaults.{both[0]}=..."
+        )
+    overrides = parse_overrides(pairs)
+    with open_executor(executor) as workers, progress_bar() as told:
+        result = run_jobs(file, out, overrides=overrides, executor=workers, progress=told)
+    if json != "-":
+        _show_jobs(result)
+    if json:
+        write_json(result.to_json(), json)
+        if json != "-":
+            typer.echo(f"wrote {json}")
+    for job in result.having("failed"):
+        typer.echo(f"{job.name} failed: {job.reason}", err=True)
+    if not result.complete:
+        left = len(result.having("waiting"))
+        typer.echo(
+            f"stopped with {left} of {len(result.jobs)} jobs to do; what is done is in {result.folder}, the same "
+            "command goes on from there",
+            err=True,
+        )
+        raise typer.Exit(130)
+    if result.having("failed"):
+        raise typer.Exit(1)
+
+
+def _show_jobs(result: JobsResult) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from fusion.cli._show import make_console
+    from fusion.evaluation import points
+
+    shown = Table(box=box.SIMPLE_HEAD, title="The best of each job, on other questions", title_justify="left")
+    for heading in ("job", "result", "best sub-ensemble"):
+        shown.add_column(heading, overflow="fold")
+    for heading in ("%", "95 % CI", "against best\nsingle, points", "95 % CI"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for job in result.jobs:
+        cells: list[str] = []
+        if (found := job.found) is not None:
+            low, high = found.test_ci95
+            cells = [
+                ", ".join(found.agents),
+                f"{100 * found.test_accuracy:.1f}",
+                f"{100 * low:.1f} to {100 * high:.1f}",
+            ]
+        if found is not None and found.paired is not None:
+            cells += [points(found.paired.difference), " to ".join(map(points, found.paired.ci95))]
+        shown.add_row(*map(Text, (job.name, job.status, *cells)))
+    make_console().print(shown)
+    for job in result.having("replaced"):
+        typer.echo(f"{job.name} was made anew: {job.reason}")
+    counts = {status: len(result.having(status)) for status in ("made", "replaced", "reused", "failed", "waiting")}
+    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    typer.echo(f"{len(result.jobs)} jobs: {told}; results in {result.folder}")
 
 
 def _chosen(config: Path | None, overrides: Mapping[str, object], given: Mapping[str, object]) -> PruneConfig:

@@ -32,6 +32,8 @@ class PruneConfig(Config):
     seed: Annotated[int, Field(ge=0)] = 0
     stratify: Literal["category", "none"] = "category"
     repeats: Annotated[int, Field(ge=100)] = 10_000
+    evidence: bool = False
+    resamples: Annotated[int, Field(ge=1, description="searches on resampled questions, for the evidence")] = 100
     prices: Annotated[dict[str, Price], Field(description="USD per million tokens, by agent", default_factory=dict)]
 
     def options(self) -> PruneOptions:

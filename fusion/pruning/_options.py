@@ -31,6 +31,8 @@ class PruneOptions:
         seed: Of the split, the folds, the search and the resampling.
         stratify: Whether the split keeps the shares of the categories.
         repeats: Bootstrap resamples of paired differences.
+        evidence: Whether to gather evidence beside the best sub-ensemble (`fusion.pruning.Evidence`).
+        resamples: How often to search on resampled questions for it.
         prices: USD per million tokens (read, written), by agent.
 
     Raises:
@@ -53,13 +55,22 @@ class PruneOptions:
     seed: int = 0
     stratify: Literal["category", "none"] = "category"
     repeats: int = 10_000
+    evidence: bool = False
+    resamples: int = 100
     prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         Objective.parse(self.objective)
         if self.fuser is not None:
             Spec.parse(self.fuser)
-        for name, least in (("top", 1), ("candidates", 1), ("folds", 2), ("seed", 0), ("repeats", 100)):
+        for name, least in (
+            ("top", 1),
+            ("candidates", 1),
+            ("folds", 2),
+            ("seed", 0),
+            ("repeats", 100),
+            ("resamples", 1),
+        ):
             if getattr(self, name) < least:
                 raise UsageError(f"expected {name} >= {least}, got {getattr(self, name)}")
         if not 0 < self.fit_fraction < 1:

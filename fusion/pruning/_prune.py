@@ -21,12 +21,13 @@ from fusion.data import (
 from fusion.errors import InvalidTable, TableMismatch, UnknownName, UsageError
 from fusion.evaluation import BenchOptions, PairedResult, beats, compare_pairs, file_name, p_value, points
 from fusion.protocols import Executor
+from fusion.pruning._evidence import gather
 from fusion.pruning._options import PruneOptions
 from fusion.pruning._outcomes import Members, Outcomes, in_pool_order, make_fuser
 from fusion.pruning._refit import judged
 from fusion.pruning._result import PruneResult, RivalResult, SubsetResult
 from fusion.schema import BoolArray, FloatArray
-from fusion.selectors import BUDGET, Found, Objective, Prices, Scored, Scorer, Space, search
+from fusion.selectors import BUDGET, Found, Objective, Prices, Scored, Scorer, Space, search, warm_up
 from fusion.significance import accuracy_interval
 from fusion.stopwatch import Stopwatch
 
@@ -34,6 +35,8 @@ Progress = Callable[[str, int, int], None]
 """Told what is done, how many steps of it are done, and how many there are (0 when that is not known)."""
 
 Table = PredictionTable | str | os.PathLike[str]
+
+_SINGLE = "the best single member"
 
 
 class Setting(NamedTuple):
@@ -76,7 +79,7 @@ def prune(
         progress: Told before and during each step.
 
     Returns:
-        The best sub-ensembles; those found so far when interrupted (KeyboardInterrupt) while searching.
+        The best sub-ensembles; those found so far when interrupted (KeyboardInterrupt) while searching or comparing.
 
     Raises:
         UsageError: When an option does not fit the table.
@@ -90,6 +93,8 @@ def prune(
     told("reading", 0, 1)
     files = {"table": file_name(table), "test": file_name(test)}
     table, test = _read(table), None if test is None else _read(test)
+    told("compiling, the first time only", 0, 0)
+    warm_up()
     setting = prepare(table, test, options or PruneOptions())
     start = time.perf_counter()
     found, cv_accuracies = chosen(setting, executor, told)
@@ -140,7 +145,9 @@ def chosen(setting: Setting, executor: Executor | None, told: Progress) -> tuple
         fuser.
     """
     options = setting.options
-    wanted = options.top if options.fuser is None else max(options.top, options.candidates)
+    # Before a long search, not after it: a name may be wrong.
+    fuser = None if options.fuser is None else make_fuser(options.fuser)
+    wanted = options.top if fuser is None else max(options.top, options.candidates)
     found = search(
         setting.scorer,
         setting.space,
@@ -151,15 +158,20 @@ def chosen(setting: Setting, executor: Executor | None, told: Progress) -> tuple
         executor=executor,
         told=lambda done, total: told("searching", done, total),
     )
+    if not found.best.members and not found.complete:
+        raise KeyboardInterrupt
     if not found.best.members:
         raise UsageError(_none_found(setting, found))
-    if options.fuser is None:
+    if fuser is None:
         return found, None
+    if not found.complete:
+        # Who interrupts the search wants to see what there is, not to wait for the next stage.
+        return found, [float("nan")] * len(found.best.members)
     subsets = [setting.names(ranks) for ranks in found.best.members]
     return found, judged(
         setting.parts.fit,
         subsets,
-        make_fuser(options.fuser),
+        fuser,
         count=options.folds,
         seed=options.seed,
         executor=executor,
@@ -168,8 +180,6 @@ def chosen(setting: Setting, executor: Executor | None, told: Progress) -> tuple
 
 
 def _none_found(setting: Setting, found: Found) -> str:
-    if not found.complete:
-        return "interrupted before any sub-ensemble was scored"
     limits = {"--max-cost": setting.options.max_cost, "--max-latency": setting.options.max_latency}
     given = " and ".join(f"{name} {value:g}" for name, value in limits.items() if value is not None)
     return f"none of {found.total} sub-ensembles is within {given}; allow more"
@@ -234,6 +244,11 @@ def _reported(
     paired = _paired(list(correct), correct, BenchOptions(repeats=options.repeats, seed=options.seed))
     table, test = tables
     command = {"prune": asdict(options), **files}
+    evidence = None
+    if options.evidence and found.complete:
+        evidence = gather(
+            setting, subsets[0].agents, fuser=options.fuser or "vote", resamples=options.resamples, told=told
+        )
     told("done", 1, 1)
     return PruneResult(
         n=len(setting.parts.test),
@@ -249,10 +264,11 @@ def _reported(
         total=found.total,
         method=found.method,
         exhaustive=found.exhaustive,
-        complete=found.complete,
+        complete=found.complete and not any(np.isnan(value) for value in cv_accuracies or ()),
         seconds=round(seconds, 3),
         verdict=_verdict(subsets[0], paired, len(setting.parts.test)),
         notes=_notes(setting, found, cv_accuracies, (table, test)),
+        evidence=evidence,
         run=watch.record(command, {"fit": setting.parts.fit.fingerprint, "test": setting.parts.test.fingerprint}),
     )
 
@@ -291,7 +307,7 @@ def _rivals(setting: Setting, best: Members, outcomes: Outcomes) -> tuple[RivalR
     fit = setting.parts.fit
     leaders = [fit.agents[place] for place in setting.scorer.bits.ranked.tolist()]
     wanted = {
-        f"the best single member, {leaders[0]}": (leaders[0],),
+        f"{_SINGLE}, {leaders[0]}": (leaders[0],),
         f"the {len(best)} most accurate members": in_pool_order(fit, leaders[: len(best)]),
         f"all {len(leaders)} members": fit.agents,
     }
@@ -312,7 +328,10 @@ def _paired(names: Sequence[str], correct: Mapping[str, BoolArray], options: Ben
     """Compare the first system with the others: with the best single member in a family of its own."""
     best, *others = names
     found = []
-    for family, rivals in (("best single", others[:1]), ("other baselines", others[1:])):
+    # Where the best is that member, there is nothing to compare in its family.
+    singles = [other for other in others if other.startswith(_SINGLE)]
+    rest = [other for other in others if other not in singles]
+    for family, rivals in (("best single", singles), ("other baselines", rest)):
         found += compare_pairs(family, [(best, other) for other in rivals], correct, None, options)
     return found
 

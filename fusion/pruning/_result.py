@@ -11,6 +11,7 @@ from typing import Literal
 from fusion.errors import InputError
 from fusion.evaluation import PairedResult, as_json
 from fusion.files import write_text
+from fusion.pruning._evidence import Evidence
 from fusion.schema import Json, RunRecord
 
 
@@ -80,6 +81,7 @@ class PruneResult:
         exhaustive: Whether all of them were scored.
         complete: False when the search was interrupted.
         seconds: Wall time of the search.
+        evidence: What speaks for and against the best sub-ensemble; None when not asked for.
         verdict: What came out, in one sentence.
         notes: What else is worth knowing.
         run: What made the result.
@@ -103,6 +105,7 @@ class PruneResult:
     verdict: str
     notes: tuple[str, ...]
     run: RunRecord
+    evidence: Evidence | None = None
     format: Literal["fusion.prune/1"] = "fusion.prune/1"
 
     def to_json(self) -> dict[str, Json]:

@@ -13,7 +13,8 @@ from fusion.ensemble import Ensemble
 from fusion.errors import InputError, TableMismatch
 from fusion.evaluation import BenchResult
 from fusion.pruning import PruneOptions, PruneResult, Setting, prepare
-from fusion.reports._page_data import ReportData, RowRole, SubsetCloud, SystemRow
+from fusion.reports._page_data import MemberWorth, ReportData, RowRole, StabilityRow, SubsetCloud, SystemRow
+from fusion.reports.tables import evidence_sentences
 from fusion.schema import IntArray, RunRecord
 from fusion.selectors import BUDGET, BitTable, Scores, search
 from fusion.significance import accuracy_interval
@@ -72,7 +73,7 @@ def build_report(runs: Sequence[Run], *, table: PredictionTable | None = None, t
     parts = _parts(runs[0], table)
     ensembles: dict[str, IntArray] = {}
     rows: dict[str, SystemRow] = {row.name: row for row in _members(parts.test)}
-    subsets = None
+    subsets = worth = stability = None
     for run in runs:
         if isinstance(run.result, BenchResult):
             rows |= {row.name: row for row in _bench_rows(run.result)}
@@ -84,7 +85,8 @@ def build_report(runs: Sequence[Run], *, table: PredictionTable | None = None, t
             ensembles[_name(agents)] = _answers(parts, f"fixed_subset(agents={_listed(agents)})", run.result.fuser)
             if subsets is None:
                 subsets = _cloud(run.result, parts)
-    notes = dict.fromkeys(note for run in runs for note in run.result.notes)
+                worth, stability = _worth(run.result), _stability(run.result)
+    notes = dict.fromkeys(note for run in runs for note in _notes(run.result))
     return ReportData(
         title=title or _title(runs[0]),
         verdict=tuple(dict.fromkeys(sentence for run in runs for sentence in _sentences(run.result))),
@@ -97,6 +99,8 @@ def build_report(runs: Sequence[Run], *, table: PredictionTable | None = None, t
         ensembles=dict(list(ensembles.items())[:MAX_ENSEMBLES]),
         systems=tuple(rows.values()),
         subsets=subsets,
+        worth=worth,
+        stability=stability,
         notes=tuple(notes),
         provenance=_provenance(runs),
     )
@@ -252,6 +256,26 @@ def _cloud(result: PruneResult, parts: Split) -> SubsetCloud:
     )
 
 
+def _worth(result: PruneResult) -> MemberWorth | None:
+    if result.evidence is None or result.evidence.worth is None:
+        return None
+    members = result.evidence.worth.members
+    return MemberWorth(
+        agents=tuple(member.agent for member in members),
+        loo=np.array([member.leave_one_out for member in members]),
+        shapley=np.array([member.shapley for member in members]),
+        shapley_low=np.array([member.shapley_ci95[0] for member in members]),
+        shapley_high=np.array([member.shapley_ci95[1] for member in members]),
+    )
+
+
+def _stability(result: PruneResult) -> tuple[StabilityRow, ...] | None:
+    if result.evidence is None or result.evidence.stability is None:
+        return None
+    found = result.evidence.stability
+    return tuple(StabilityRow(agents=item.agents, share=item.in_top / found.resamples) for item in found.subsets)
+
+
 def _votes(bits: BitTable, rows_PS: IntArray) -> IntArray:
     """Return on how many questions the vote of each sub-ensemble is right; rows of several sizes, padded with -1."""
     right_P = np.zeros(len(rows_PS), np.int64)
@@ -296,6 +320,12 @@ def _sentences(result: Result) -> list[str]:
     first, *others = result.verdict.rstrip(".").split("; ")
     subject = "It " if isinstance(result, PruneResult) else ""
     return [f"{first}.", *(f"{subject}{clause}." for clause in others)]
+
+
+def _notes(result: Result) -> tuple[str, ...]:
+    if isinstance(result, PruneResult) and result.evidence is not None:
+        return (*result.notes, *evidence_sentences(result.evidence), *result.evidence.notes)
+    return result.notes
 
 
 def _title(run: Run) -> str:

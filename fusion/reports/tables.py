@@ -7,9 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fusion.evaluation import BenchResult, CompareResult, PairedResult, SystemResult
-from fusion.pruning import PruneResult, SubsetResult
+from fusion.pruning import AdditionResult, Evidence, PruneResult, SubsetResult, WorthResult
 
 _NAME_WIDTH = 11  # of a column of names at the least: where all columns do not fit, names fold, never vanish
+_MOST_ADDITIONS = 5
 _STYLES = {"system": "bold", "baseline": "", "upper_bound": "dim", "member": ""}
 
 _Column = tuple[str, Callable[[SystemResult], str]]
@@ -29,7 +30,31 @@ def prune_tables(result: PruneResult) -> list[Table]:
     """Return the tables of a pruning: the best sub-ensembles, and what the first of them is compared with."""
     if not result.paired:
         return [_subsets(result)]
-    return [_subsets(result), _rivals(result), _paired(result.paired, {result.paired[0].a: "1"})]
+    tables = [_subsets(result), _rivals(result), _paired(result.paired, {result.paired[0].a: "1"})]
+    if result.evidence is not None and result.evidence.worth is not None:
+        tables.append(_member_worth(result.evidence.worth, result.n))
+    if result.evidence is not None and result.evidence.additions:
+        tables.append(_additions(result.evidence.additions[:_MOST_ADDITIONS], result.n))
+    return tables
+
+
+def evidence_sentences(evidence: Evidence) -> tuple[str, ...]:
+    """Return what the evidence says of the choice, in sentences."""
+    told = []
+    if evidence.stability is not None:
+        found, best = evidence.stability, evidence.stability.subsets[0]
+        told.append(
+            f"in the top {found.top} in {best.in_top} of {found.resamples} resamples of the questions, the best in "
+            f"{best.best}; {found.different_winners} different sub-ensembles came out best"
+        )
+    if evidence.optimism is not None:
+        found_bias = evidence.optimism
+        told.append(
+            f"chosen on all folds but one, the winner is {100 * found_bias.optimism:+.1f} points better there than on "
+            f"the fold left out (standard error {100 * found_bias.stderr:.1f}); corrected for that, its vote has "
+            f"{percent(found_bias.corrected_accuracy)} %"
+        )
+    return tuple(told)
 
 
 def percent(fraction: float) -> str:
@@ -89,6 +114,37 @@ def _rivals(result: PruneResult) -> Table:
     return table
 
 
+def _member_worth(worth: WorthResult, num_questions: int) -> Table:
+    table = _empty(f"What each member is worth, in points of accuracy on {num_questions} other questions")
+    table.add_column("agent", overflow="fold", min_width=_NAME_WIDTH)
+    for heading in ("without it,\nlost", "95 % CI", "Shapley\nvalue", "95 % CI"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for member in worth.members:
+        table.add_row(
+            Text(member.agent),
+            f"{100 * member.leave_one_out:+.1f}",
+            _range(member.leave_one_out_ci95),
+            f"{100 * member.shapley:+.1f}",
+            _range(member.shapley_ci95),
+        )
+    return table
+
+
+def _additions(additions: Sequence[AdditionResult], num_questions: int) -> Table:
+    table = _empty(f"What one more agent would add, on {num_questions} other questions")
+    table.add_column("agent", overflow="fold", min_width=_NAME_WIDTH)
+    for heading in ("points", "95 % CI", "p", "Holm\np"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for item in additions:
+        table.add_row(Text(item.agent), f"{100 * item.difference:+.1f}", _range(item.ci95), _p(item.p), _p(item.holm_p))
+    return table
+
+
+def _range(interval: tuple[float, float]) -> str:
+    low, high = (f"{100 * bound:+.1f}" for bound in interval)
+    return f"{low} to {high}"
+
+
 def _empty(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
 
@@ -136,12 +192,11 @@ def _paired(pairs: Iterable[PairedResult], labels: Mapping[str, str]) -> Table:
         if family not in (None, pair.family):
             table.add_section()
         family = pair.family
-        low, high = (f"{100 * bound:+.1f}" for bound in pair.ci95)
         table.add_row(
             Text(labels.get(pair.a, pair.a)),
             Text(labels.get(pair.b, pair.b)),
             f"{100 * pair.difference:+.1f}",
-            f"{low} to {high}",
+            _range(pair.ci95),
             str(pair.only_a),
             str(pair.only_b),
             _p(pair.p),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fusion._lazy import lazy
 
 if TYPE_CHECKING:
-    from fusion.selectors._bitset import BitTable
+    from fusion.selectors._bitset import BitTable, warm_up
     from fusion.selectors._diversity import (
         MEASURES,
         answer_kappa,
@@ -59,6 +59,7 @@ _HOMES = {
     "parse_sizes": "fusion.selectors._subsets",
     "q_statistic": "fusion.selectors._diversity",
     "search": "fusion.selectors._search",
+    "warm_up": "fusion.selectors._bitset",
 }
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "parse_sizes",
     "q_statistic",
     "search",
+    "warm_up",
 ]
 
 __getattr__ = lazy(__name__, _HOMES)

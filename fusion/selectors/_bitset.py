@@ -14,7 +14,8 @@ import numpy as np
 from fusion.data import PredictionTable, by_accuracy
 from fusion.errors import InvalidTable, UsageError
 from fusion.schema import BoolArray, FloatArray, IntArray
-from fusion.selectors import _kernels, _weighted
+from fusion.selectors import _kernels, _vote_kernel, _weighted
+from fusion.selectors._vectors import LANES
 
 MAX_AGENTS = 256
 
@@ -24,7 +25,6 @@ LEVELS = 63
 # What is worked on at a time shall stay in the third-level cache; wider blocks spend less time between loops.
 _CACHED_BYTES = 8 * 1024 * 1024
 _MIN_WORDS, _MAX_WORDS = 32, 256
-_VECTOR_WORDS = 8
 
 Words = _kernels.Words
 
@@ -111,14 +111,16 @@ class BitTable:
             ranked_PS: Members by rank, every row ascending; fastest in lexicographic order.
             threads: How many work at a time.
         """
+        ranked_PS = _rows(ranked_PS)
         right_P = np.zeros(len(ranked_PS), np.int64)
+        assert self.correct.shape[2] % LANES == 0, "the kernel reads whole vectors"
         if ranked_PS.shape[1] == 1:
             right_P[:] = np.bitwise_count(self.correct).sum(axis=(0, 2))[ranked_PS[:, 0]]
             return right_P
 
         def count(part: slice) -> None:
             for correct_MW, wrong_MW, agree_QW in zip(self.correct, self.wrong, self.agree, strict=True):
-                _kernels.vote_block(correct_MW, wrong_MW, agree_QW, ranked_PS[part], right_P[part])
+                _vote_kernel.vote_block(correct_MW, wrong_MW, agree_QW, ranked_PS[part], right_P[part])
 
         in_parts(count, len(ranked_PS), threads)
         return right_P
@@ -134,8 +136,9 @@ class BitTable:
             weights_M: Non-negative, by rank.
             threads: How many work at a time.
         """
+        ranked_PS = _rows(ranked_PS)
         size = ranked_PS.shape[1]
-        if size == 1:
+        if size == 1 or not weights_M.any():
             return self.votes(ranked_PS)
         whole_M = np.round(weights_M / weights_M.max() * LEVELS).astype(np.int64)
         # The largest number is a lead of all weights against none, compared with one weight more.
@@ -151,6 +154,7 @@ class BitTable:
 
     def hits(self, ranked_PS: IntArray, *, threads: int = 1) -> IntArray:
         """Return int64 [P, S], on how many questions at least 1, 2, ... S members of each sub-ensemble are right."""
+        ranked_PS = _rows(ranked_PS)
         counts_PC = np.zeros(ranked_PS.shape, np.int64)
 
         def count(part: slice) -> None:
@@ -171,8 +175,23 @@ class BitTable:
         return found
 
 
+def warm_up() -> None:
+    """Compile the kernels, or load what an earlier process compiled, so that later calls take no extra time."""
+    rng = np.random.default_rng(0)
+    answers_NM = rng.integers(-1, 2, (64, 3), dtype=np.int8)
+    table = PredictionTable(
+        question_ids=[f"q{n}" for n in range(64)], agents=["a", "b", "c"], answers=answers_NM, labels=[0] * 64
+    )
+    bits = BitTable.of(table)
+    rows_PS = np.empty((1, 2), np.int16)
+    _kernels.combinations(np.arange(2), 3, rows_PS)
+    bits.votes(rows_PS)
+    focal_diversities(bits.co_errors(), rows_PS)
+
+
 def focal_diversities(counts: CoErrors, ranked_PS: IntArray, *, threads: int = 1) -> FloatArray:
     """Return the focal diversity of each sub-ensemble of at least two agents, float64 [P]."""
+    ranked_PS = _rows(ranked_PS)
     focal_P = np.empty(len(ranked_PS))
     in_parts(lambda part: _kernels.focal(*counts, ranked_PS[part], focal_P[part]), len(ranked_PS), threads)
     return focal_P
@@ -186,11 +205,17 @@ def pair_means(values_MM: FloatArray, ranked_PS: IntArray, *, threads: int = 1) 
         ranked_PS: Sub-ensembles of at least two agents, every row ascending.
         threads: How many work at a time.
     """
+    ranked_PS = _rows(ranked_PS)
     sums_P = np.empty(len(ranked_PS))
     values_MM = np.ascontiguousarray(values_MM, dtype=np.float64)
     in_parts(lambda part: _kernels.pair_sums(values_MM, ranked_PS[part], sums_P[part]), len(ranked_PS), threads)
     size = ranked_PS.shape[1]
     return np.asarray(sums_P / (size * (size - 1) / 2))
+
+
+def _rows(ranked_PS: IntArray) -> IntArray:
+    """Return the rows in the one form that the kernels are compiled for."""
+    return np.require(ranked_PS, np.int16, ["C", "W"])
 
 
 def in_parts(work: Callable[[slice], None], length: int, threads: int) -> None:
@@ -213,7 +238,7 @@ def _planes(answers_MN: IntArray, correct_MN: BoolArray, wrong_MN: BoolArray) ->
     wide = min(max(_CACHED_BYTES // (8 * max(num_pairs, 1)), _MIN_WORDS), _MAX_WORDS)
     blocks = -(-words // wide)
     # Blocks of equal width, in whole vectors, so that little of the last one is empty.
-    width = -(-words // (blocks * _VECTOR_WORDS)) * _VECTOR_WORDS
+    width = -(-words // (blocks * LANES)) * LANES
     blocks = -(-words // width)
     correct = np.zeros((blocks, num_agents, width), np.uint64)
     wrong = np.zeros_like(correct)

@@ -6,6 +6,7 @@ Sub-ensembles are sorted rows of ranks. Both are given `score`, which returns th
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion.schema import FloatArray, IntArray
 from fusion.selectors._subsets import Space, by_size
@@ -31,37 +32,38 @@ def grow(score: Score, space: Space, *, least: int, width: int = WIDTH) -> None:
         least: The fewest members for which the objective is defined.
         width: How many of a size to go on with, at least 1.
     """
-    level = [tuple(sorted(space.include))]
-    kept: dict[int, list[Members]] = {}
-    while len(level[0]) < space.sizes[-1]:
-        level = _extended(level, space)
-        if not level:
-            break
-        if len(level[0]) >= least:
-            level = _best(score, level, width)
-        if len(level[0]) in space.sizes:
-            kept[len(level[0])] = level
-    for start in kept.values():
-        _exchange(score, space, start)
+    level_PS: IntArray = np.array([sorted(space.include)], np.int16)
+    kept: list[IntArray] = []
+    if level_PS.shape[1] == space.sizes[0]:
+        # Nothing grows to the smallest size: those that are always included are there already.
+        level_PS = space.within(level_PS)
+        if len(level_PS):
+            kept.append(_best(score, level_PS, width))
+    while len(level_PS) and level_PS.shape[1] < space.sizes[-1]:
+        level_PS = space.within(_extended(level_PS, space))
+        if len(level_PS) and level_PS.shape[1] >= least:
+            level_PS = _best(score, level_PS, width)
+        if len(level_PS) and level_PS.shape[1] in space.sizes:
+            kept.append(level_PS)
+    for start_PS in kept:
+        _exchange(score, space, start_PS)
 
 
-def _exchange(score: Score, space: Space, level: list[Members]) -> None:
+def _exchange(score: Score, space: Space, level_PS: IntArray) -> None:
     """Replace one member at a time as long as the best of the sub-ensembles gets better."""
-    known = set(level)
+    known = _keys(level_PS)
     best = -np.inf
-    while level:
-        tried = {members for row in level for members in _neighbours(row, space)} - known
-        level = _within(tried, space)
-        if not level:
+    while len(level_PS):
+        tried_PS = space.within(_neighbours(level_PS, space))
+        tried_PS = tried_PS[~np.isin(_keys(tried_PS), known)]
+        if not len(tried_PS):
             return
-        known |= set(level)
-        rows_PS = np.array(level, np.int16)
-        objective_P = score(rows_PS)
+        known = np.concatenate([known, _keys(tried_PS)])
+        objective_P = score(tried_PS)
         if objective_P.max() <= best:
             return
         best = float(objective_P.max())
-        order = np.argsort(-objective_P, kind="stable")[: max(1, WIDTH // 8)]
-        level = [level[p] for p in order.tolist()]
+        level_PS = tried_PS[np.argsort(-objective_P, kind="stable")[: max(1, WIDTH // 8)]]
 
 
 def evolve(
@@ -137,19 +139,38 @@ def _random(space: Space, rng: np.random.Generator) -> Members:
     return tuple(sorted([*space.include, *(space.free[d] for d in drawn)]))
 
 
-def _extended(level: Sequence[Members], space: Space) -> list[Members]:
-    grown = {tuple(sorted((*row, agent))) for row in level for agent in space.free if agent not in row}
-    return _within(grown, space)
+def _extended(level_PS: IntArray, space: Space) -> IntArray:
+    """Return the distinct sub-ensembles that one more agent makes of each, sorted."""
+    agents_F = np.array(space.free, np.int16)
+    pairs_PF = ~(level_PS[:, :, None] == agents_F).any(axis=1)
+    rows_P, picked_P = np.nonzero(pairs_PF)
+    return _distinct(np.column_stack([level_PS[rows_P], agents_F[picked_P]]))
 
 
-def _neighbours(row: Members, space: Space) -> list[Members]:
-    others = [agent for agent in space.free if agent not in row]
-    return [
-        tuple(sorted([*(member for member in row if member != leaving), agent]))
-        for leaving in row
-        if leaving not in space.include
-        for agent in others
-    ]
+def _neighbours(level_PS: IntArray, space: Space) -> IntArray:
+    """Return the distinct sub-ensembles with one member of each exchanged, sorted; included agents stay."""
+    agents_F = np.array(space.free, np.int16)
+    absent_PF = ~(level_PS[:, :, None] == agents_F).any(axis=1)
+    leaving_PS = ~np.isin(level_PS, np.array(space.include, np.int16))
+    rows_P, places_P, picked_P = np.nonzero(leaving_PS[:, :, None] & absent_PF[:, None, :])
+    changed_PS = level_PS[rows_P].copy()
+    changed_PS[np.arange(len(changed_PS)), places_P] = agents_F[picked_P]
+    return _distinct(changed_PS)
+
+
+def _distinct(rows_PS: IntArray) -> IntArray:
+    """Return the different rows, each sorted, in lexicographic order."""
+    rows_PS = np.sort(rows_PS, axis=1).astype(np.int16)
+    rows_PS = rows_PS[np.lexsort(rows_PS.T[::-1])]
+    differ_P = np.ones(len(rows_PS), dtype=bool)
+    differ_P[1:] = (rows_PS[1:] != rows_PS[:-1]).any(axis=1)
+    return np.asarray(rows_PS[differ_P])
+
+
+def _keys(rows_PS: IntArray) -> NDArray[np.void]:
+    """Return one comparable value a row."""
+    rows_PS = np.ascontiguousarray(rows_PS, np.int16)
+    return rows_PS.view([("row", np.void, rows_PS.shape[1] * 2)])["row"].ravel()
 
 
 def _within(rows: Sequence[Members] | set[Members], space: Space) -> list[Members]:
@@ -157,7 +178,7 @@ def _within(rows: Sequence[Members] | set[Members], space: Space) -> list[Member
     return sorted(tuple(row) for rows_PS in by_size(list(rows)).values() for row in space.within(rows_PS).tolist())
 
 
-def _best(score: Score, level: Sequence[Members], width: int) -> list[Members]:
-    objective_P = score(np.array(level, np.int16))
-    order = np.argsort(-objective_P, kind="stable")[:width]
-    return [level[p] for p in order.tolist()]
+def _best(score: Score, level_PS: IntArray, width: int) -> IntArray:
+    """Return the best sub-ensembles, in lexicographic order."""
+    objective_P = score(level_PS)
+    return level_PS[np.sort(np.argsort(-objective_P, kind="stable")[:width])]

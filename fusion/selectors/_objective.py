@@ -96,7 +96,7 @@ class Objective:
         return cls(weights)
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={weight:g}" for name, weight in self.weights.items())
+        return ",".join(f"{name}={_written(weight)}" for name, weight in self.weights.items())
 
     def require_sizes(self, sizes: Iterable[int]) -> None:
         """Refuse sub-ensembles of one member where a term needs two.
@@ -119,3 +119,9 @@ class Objective:
             for name, weight in self.weights.items()
             if TERMS[name].higher_is_better is (weight < 0)
         )
+
+
+def _written(weight: float) -> str:
+    """Return a number that reads back as the same one, as short as that allows."""
+    short = f"{weight:g}"
+    return short if float(short) == weight else repr(weight)

@@ -8,11 +8,11 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from fusion.data import PredictionTable, accuracy_when_answering
-from fusion.errors import UsageError
+from fusion.errors import UnknownName, UsageError
 from fusion.schema import FloatArray, IntArray
 from fusion.selectors import _diversity
 from fusion.selectors._bitset import BitTable, CoErrors, focal_diversities, pair_means
-from fusion.selectors._objective import Objective
+from fusion.selectors._objective import TERMS, Objective
 
 POWERS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """A weighted vote weighs agents by accuracy to the one of these powers that is right most often."""
@@ -24,6 +24,7 @@ _MATRICES: Mapping[str, Callable[[_diversity.PairCounts], FloatArray]] = {
     "double_fault": _diversity.double_fault_matrix,
     "kappa": _diversity.kappa_matrix,
 }
+_PREPARED = frozenset(_MATRICES) | {"answer_kappa", "fleiss_kappa"}
 
 
 class Scores(NamedTuple):
@@ -149,6 +150,12 @@ class Scorer:
 
     def measure(self, name: str, ranked_PS: IntArray) -> FloatArray:
         """Return one term (`TERMS`) of each sub-ensemble, float64 [P]."""
+        if name not in TERMS:
+            raise UnknownName(kind="objective term", name=name, known=TERMS)
+        if TERMS[name].pairs and ranked_PS.shape[1] < 2:
+            raise UsageError(f"{name} cannot be measured on a single member; it is between members")
+        if name in _PREPARED and name not in self.matrices:
+            raise UsageError(f"this scorer was not made for {name}; name it in the objective, or in also=")
         if name in self.matrices and name != "fleiss_kappa":
             return pair_means(self.matrices[name], ranked_PS, threads=self.threads)
         values_P: FloatArray = getattr(self, f"_{name}")(ranked_PS)
@@ -213,12 +220,13 @@ class Scorer:
         return np.asarray(self.seconds[ranked_PS].max(axis=1))
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def missing(term: str) -> str:
     """Return what to say where `cost` or `latency` is wanted and nothing is known of it."""
     if term == "cost":
         return "the cost of sub-ensembles needs the agents' prices and a table with token counts; give prices"
     return "the latency of sub-ensembles needs a table that recorded the seconds of every answer"
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,7 @@ An executor spreads the chunks of exhaustive and random search, and the islands 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast, get_args
@@ -58,7 +58,7 @@ class Found:
     Attributes:
         best: Sub-ensembles by rank, best first.
         method: How it searched.
-        searched: Number of sub-ensembles scored.
+        searched: Number of different sub-ensembles scored; genetic search on workers counts those of each island.
         total: Number of sub-ensembles that are allowed, before limits on price and latency.
         complete: False when it was interrupted.
         front: The sub-ensembles that are accurate for their size and price, as far as they were scored (`Front`).
@@ -143,7 +143,8 @@ def search(
     scorer.objective.require_sizes(space.sizes)
     if method == "auto":
         method = "exhaustive" if space.total <= budget else "beam+genetic"
-    recorder = _Recorder(scorer, top, keep if executor is None else 0, space)
+    repeats = "beam" in method or "genetic" in method
+    recorder = _Recorder(scorer, top, keep if executor is None else 0, space, repeats=repeats)
     told = told or (lambda done, total: None)
     complete = True
     try:
@@ -169,7 +170,8 @@ def search(
 
 def work(job: Job) -> tuple[Scored, Scored, int]:
     """Do one piece of a search in a worker; returns the best found, the front, and how many were scored."""
-    recorder = _Recorder(dataclasses.replace(job.scorer, threads=1), job.most, 0, job.space)
+    repeats = not isinstance(job.piece, Chunk | _Draw)
+    recorder = _Recorder(dataclasses.replace(job.scorer, threads=1), job.most, 0, job.space, repeats=repeats)
     _do(recorder, job)
     return recorder.best.found, recorder.front.found, recorder.searched
 
@@ -177,14 +179,16 @@ def work(job: Job) -> tuple[Scored, Scored, int]:
 class _Recorder:
     """Scores sub-ensembles and keeps the best, and some for plots."""
 
-    def __init__(self, scorer: Scorer, top: int, keep: int, space: Space) -> None:
+    def __init__(self, scorer: Scorer, top: int, keep: int, space: Space, *, repeats: bool) -> None:
         self.scorer = scorer
         self.best = Best(top)
         self.front = Front(scorer.usd)
         self.searched = 0
         self.keep = keep
         self.share = 1.0
-        self._width = space.sizes[-1]
+        self._sizes = space.sizes
+        # Beam and genetic search come across the same ones again.
+        self._seen: set[tuple[int, ...]] | None = set() if repeats else None
         self._rows: list[IntArray] = []
         self._scores: list[Scores] = []
 
@@ -193,11 +197,11 @@ class _Recorder:
         if not len(rows_PS):
             return np.empty(0)
         scores = self.scorer(rows_PS)
-        self.best.add(rows_PS, scores)
-        self.front.add(rows_PS, scores)
-        if self.keep:
-            self._sample(rows_PS, scores)
-        self.searched += len(rows_PS)
+        # Beam search comes through sizes that nobody asked for.
+        if rows_PS.shape[1] in self._sizes:
+            self.best.add(rows_PS, scores)
+            self.front.add(rows_PS, scores)
+            self._count(rows_PS, scores)
         return scores.objective
 
     def proposed(self, told: Told) -> Callable[[IntArray], FloatArray]:
@@ -214,13 +218,27 @@ class _Recorder:
         """Return the sub-ensembles kept for plots."""
         if not self.keep:
             return None
-        padded = [np.pad(rows, ((0, 0), (0, self._width - rows.shape[1])), constant_values=-1) for rows in self._rows]
+        width = self._sizes[-1]
+        padded = [np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=-1) for rows in self._rows]
+        members_PS = np.vstack([np.empty((0, width), np.int16), *padded])
         columns = zip(*self._scores, strict=True) if self._scores else ((), (), ())
-        return Cloud(
-            members=np.vstack([np.empty((0, self._width), np.int16), *padded]),
-            scores=Scores(*(np.concatenate([np.empty(0), *column]) for column in columns)),
-            sampled_from=self.searched if self.share < 1 else None,
-        )
+        scores = Scores(*(np.concatenate([np.empty(0), *column]) for column in columns))
+        sampled = self.share < 1
+        if len(members_PS) > self.keep:  # Of a search that could not tell beforehand how many it would look at.
+            sampled = True
+            drawn = np.sort(np.random.default_rng(0).permutation(len(members_PS))[: self.keep])
+            members_PS, scores = members_PS[drawn], Scores(*(column[drawn] for column in scores))
+        return Cloud(members_PS, scores, self.searched if sampled else None)
+
+    def _count(self, rows_PS: IntArray, scores: Scores) -> None:
+        if self._seen is not None:
+            rows = list(map(tuple, rows_PS.tolist()))
+            fresh_P = np.array([row not in self._seen for row in rows])
+            self._seen.update(rows)
+            rows_PS, scores = rows_PS[fresh_P], Scores(*(column[fresh_P] for column in scores))
+        if self.keep:
+            self._sample(rows_PS, scores)
+        self.searched += len(rows_PS)
 
     def _sample(self, rows_PS: IntArray, scores: Scores) -> None:
         if self.share < 1:
@@ -242,12 +260,19 @@ def _sweep(
 ) -> None:
     """Score all sub-ensembles of a space, or as many random ones."""
     recorder.share = min(1.0, recorder.keep / total)
-    most = CHUNK if executor is None else _REMOTE_CHUNK
-    pieces: list[Chunk | _Draw] = list(_draws(space, total, most) if random else space.chunks(most))
-    jobs = [Job(recorder.scorer, space, recorder.best.most, piece, seed) for piece in pieces]
+    # Draws depend on the length of a piece, and shall not depend on the executor.
+    most = CHUNK if executor is None or random else _REMOTE_CHUNK
+    pieces = _draws(space, total, most) if random else space.chunks(most)
+    lengths: list[int] = []
+
+    def jobs() -> Iterator[Job]:
+        for piece in pieces:  # Not listed beforehand: there may be millions.
+            lengths.append(piece.length)
+            yield Job(recorder.scorer, space, recorder.best.most, piece, seed)
+
     done = 0
-    for index in _done(recorder, jobs, executor):
-        done += pieces[index].length
+    for index in _done(recorder, jobs(), executor):
+        done += lengths[index]
         told(done, total)
 
 
@@ -259,7 +284,7 @@ def _islands(recorder: _Recorder, space: Space, seed: int, executor: Executor | 
         told(done, len(jobs))
 
 
-def _done(recorder: _Recorder, jobs: Sequence[Job], executor: Executor | None) -> Iterator[int]:
+def _done(recorder: _Recorder, jobs: Iterable[Job], executor: Executor | None) -> Iterator[int]:
     """Do the jobs, here or on workers, and yield the position of each that is done."""
     if executor is None:
         for index, job in enumerate(jobs):

@@ -16,6 +16,13 @@ CHUNK = 1 << 17
 """Sub-ensembles scored at a time: some milliseconds of work, a few megabytes."""
 
 
+MAX_MEMBERS = 40
+"""The most members of a sub-ensemble: what the kernels keep of one grows with their cube."""
+
+
+_LARGEST = 9999
+
+
 class Chunk(NamedTuple):
     """Consecutive combinations.
 
@@ -61,7 +68,17 @@ class Space:
         for limit, known, name in ((self.max_usd, self.usd, "cost"), (self.max_seconds, self.seconds, "latency")):
             if limit is not None and known is None:
                 raise UsageError(missing(name))
-        available = len(self.include) + len(self.free)
+        agents = [*self.include, *self.free]
+        if len(set(agents)) < len(agents) or not set(agents) <= set(range(self.num_agents)):
+            raise UsageError(
+                f"include and free must name agents below {self.num_agents}, each once; got {self.include} and "
+                f"{self.free}"
+            )
+        if list(self.sizes) != sorted(set(self.sizes)):
+            raise UsageError(f"sizes must ascend, each once; got {self.sizes}")
+        available = len(agents)
+        if self.sizes and self.sizes[-1] > MAX_MEMBERS:
+            raise UsageError(f"sub-ensembles may have at most {MAX_MEMBERS} members, asked for {self.sizes[-1]}")
         if not self.sizes or not max(1, len(self.include)) <= self.sizes[0] <= self.sizes[-1] <= available:
             asked = f"{self.sizes[0]} to {self.sizes[-1]}" if self.sizes else "no size"
             raise UsageError(
@@ -244,5 +261,7 @@ def parse_sizes(text: str) -> tuple[int, ...]:
         low, dash, high = (piece.strip() for piece in part.partition("-"))
         if not low.isdecimal() or (dash and not high.isdecimal()) or int(low) < 1 or int(high or low) < int(low):
             raise UsageError(f"expected sizes such as 3, 2-5 or 2,4-6, got {text!r}")
+        if int(high or low) > _LARGEST:
+            raise UsageError(f"sizes go up to {_LARGEST}, got {text!r}")
         sizes.update(range(int(low), int(high or low) + 1))
     return tuple(sorted(sizes))
