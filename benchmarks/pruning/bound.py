@@ -1,7 +1,7 @@
 """How many word operations the vote of a sub-ensemble takes, and how many a second the machine does.
 
-Counted from `fusion.selectors._kernels`: each bitwise operation, each count of bits and each addition to the count is
-one, moves are none. A word is 64 questions.
+Counted from `fusion.selectors._vote_kernel`: each bitwise operation, each count of bits and each addition to the
+count is one, moves are none. A word is 64 questions.
 """
 
 import math
@@ -29,22 +29,21 @@ class Operations(NamedTuple):
 
 def word_operations(num_agents: int, size: int) -> Operations:
     """Return what `vote_block` does a word."""
-    # lost = OR of (agree AND fragile); (right AND NOT lost) OR (nearly AND correct); count; add.
-    last = 2 * (size - 1) - 1 + 4 + 2
+    # lost = OR of (agree AND NOT safe), the NOTs for two last members at a time; (right AND NOT lost) OR (nearly AND
+    # correct); count; add.
+    last = 2 * (size - 1) - 1 + (size - 1) / 2 + 4 + 2
     total = math.comb(num_agents, size)
     shared = 0.0
     for depth in range(size - 1):
         left = size - depth - 1
-        levels = 2 * left + 1
-        # Options named before: fresh (2), then more OR (same AND NOT agree) OR (less AND correct) a level.
-        operations = depth * (2 + 5 * levels)
-        # An option named first: NOT fresh, later OR hits, for levels that are not below all.
-        operations += (1 if depth == 0 else 2) * min(levels, left + 2)
-        # At least c right: none for a first member, then 1 for c = 1 and 2 for each further c.
-        operations += 0 if depth == 0 else 1 + 2 * depth
-        if depth == size - 2:
-            # Right and nearly (2 an option, 2 once), fragile (2 an option).
-            operations += 4 * (depth + 1) + 2
+        if left > 1:
+            # An option named before: known OR same, then more OR (same AND NOT agree) OR (less AND correct) a level.
+            operations = depth * (1 + 5 * (2 * left + 1))
+            # NOT wrong; for each number of right members that matters, known OR hits, and hits OR (hits AND correct).
+            operations += 1 + 3 * (left + 1)
+        else:
+            # The last but one: as above on three levels, two of them gathered over options (1 + 5 + 6 + 6); 8 once.
+            operations = 18 * depth + 8
         # Each prefix of depth + 1 members that leaves enough agents behind it is done once.
         shared += operations * math.comb(num_agents - left, depth + 1) / total
     return Operations(last, shared)

@@ -15,9 +15,9 @@ beam and genetic search are used. The vote ignores abstentions and breaks ties b
 abstaining as an option and breaks ties towards the first letter. Equal objectives go to fewer members, then to the
 more accurate vote, then to the more accurate members.
 
-What was measured: on recorded answers, focal diversity alone adds the weakest odd members, and in the sum it adds
-little to accuracy (benchmarks/topla). For the best ensemble write objective="accuracy", or "weighted_accuracy" where a
-weighted vote follows.
+What was measured (benchmarks/topla): on recorded answers of 24 models, choosing three by focal diversity alone lost 2.1
+points against choosing them by accuracy, and half and half never beat as many members taken by accuracy. For the best
+ensemble write objective="accuracy", or "weighted_accuracy" where a weighted vote follows.
 
 Example:
     >>> import numpy as np
