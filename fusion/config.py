@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fusion.errors import ConfigError, suggest
+from fusion.errors import ConfigError, UsageError, suggest
 
 
 class Config(BaseModel):
@@ -65,6 +65,35 @@ def make_config(
         return kind.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_explain(error, kind, source)) from error
+
+
+def choose_config(
+    kind: type[_C],
+    config: str | os.PathLike[str] | None,
+    given: Mapping[str, object],
+    *,
+    sets: Iterable[str],
+    verb: str,
+) -> _C:
+    """Return the configuration of a verb that works on a table: what was given wins over `sets`, that over the file.
+
+    Args:
+        kind: What it describes.
+        config: The file, or None.
+        given: Values of options, None where one was not given.
+        sets: "a.b=c" pairs.
+        verb: For the message when no table is given.
+
+    Raises:
+        ConfigError: As `read_config`.
+        UsageError: When there is neither a file nor a table.
+    """
+    values = {**parse_overrides(sets), **{key: value for key, value in given.items() if value is not None}}
+    if config:
+        return read_config(config, kind, overrides=values)
+    if "table" not in values:
+        raise UsageError(f"give a TABLE, or --config FILE that names one; see fusion {verb} --help")
+    return make_config({}, kind, source="the command line", overrides=values)
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, object]:

@@ -622,7 +622,7 @@ class TestJson:
         (tmp_path / "pruned.json").write_text(json.dumps(content))
         with pytest.raises(InputError, match=r"format: Input should be 'fusion\.prune/1'"):
             PruneResult.load(tmp_path / "pruned.json")
-        with pytest.raises(InputError, match=r"no pruning .*none\.json: No such file or directory; give a file"):
+        with pytest.raises(InputError, match=r"no run .*none\.json: No such file or directory; give a file"):
             PruneResult.load(tmp_path / "none.json")
 
     def test_every_key_is_documented_and_every_documented_key_is_there(self) -> None:

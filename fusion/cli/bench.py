@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from fusion.evaluation import BenchConfig
+    pass
 
 SYSTEMS_HELP = (
     "Systems, selector+fuser, separated by commas: 'all_agents+vote, top_k(k=3)+weighted_vote(weights=power)'."
@@ -50,9 +49,9 @@ def bench_command(
 ) -> None:
     """Fit systems on one part of the questions and evaluate them on the rest, beside baselines of equal cost."""
     from fusion.cli._show import progress_bar, show_bench, write_json
-    from fusion.config import parse_overrides, read_config
+    from fusion.config import choose_config, read_config
     from fusion.data import read_table
-    from fusion.evaluation import Prices, bench
+    from fusion.evaluation import BenchConfig, Prices, bench
     from fusion.files import check_writable
 
     given = {
@@ -66,7 +65,7 @@ def bench_command(
         "repeats": repeats,
         "prices": read_config(prices, Prices).model_dump()["prices"] if prices else None,
     }
-    chosen = _chosen(config, parse_overrides(set_ or ()), given)
+    chosen = choose_config(BenchConfig, config, given, sets=set_ or (), verb="bench")
     if json and json != "-":
         check_writable(json)
     with progress_bar() as told:
@@ -80,17 +79,3 @@ def bench_command(
         write_json(result.to_json(), json)
         if json != "-":
             typer.echo(f"wrote {json}")
-
-
-def _chosen(config: Path | None, overrides: Mapping[str, object], given: Mapping[str, object]) -> BenchConfig:
-    """Return the configuration: what was given on the command line wins over --set, and that over the file."""
-    from fusion.config import make_config, read_config
-    from fusion.errors import UsageError
-    from fusion.evaluation import BenchConfig
-
-    values = {**overrides, **{key: value for key, value in given.items() if value is not None}}
-    if config:
-        return read_config(config, BenchConfig, overrides=values)
-    if "table" not in values:
-        raise UsageError("give a TABLE, or --config FILE that names one; see fusion bench --help")
-    return make_config({}, BenchConfig, source="the command line", overrides=values)

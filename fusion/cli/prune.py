@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fusion.pruning import JobsResult, PruneConfig
+    from fusion.pruning import JobsResult
 
 OBJECTIVE_HELP = (
     "What makes a sub-ensemble good: a weighted sum of terms (default: focal=0.5,accuracy=0.5). "
@@ -83,12 +83,12 @@ def prune_command(
 ) -> None:
     """Find the sub-ensembles whose members fail on different questions, and measure them on other questions."""
     from fusion.cli._show import progress_bar, show_pruning, write_json
-    from fusion.config import parse_overrides, read_config
+    from fusion.config import choose_config, read_config
     from fusion.errors import UsageError
     from fusion.evaluation import Prices
     from fusion.executors import open_executor
     from fusion.files import check_writable
-    from fusion.pruning import prune
+    from fusion.pruning import PruneConfig, prune
 
     given = {
         "table": table and str(table),
@@ -118,7 +118,7 @@ def prune_command(
         return
     if out:
         raise UsageError("--out is for the results of --jobs; write this one with --json FILE")
-    chosen = _chosen(config, parse_overrides(set_ or ()), given)
+    chosen = choose_config(PruneConfig, config, given, sets=set_ or (), verb="prune")
     with open_executor(executor) as workers, progress_bar() as told:
         result = prune(chosen.table, test=chosen.test, options=chosen.options(), executor=workers, progress=told)
     if json != "-":
@@ -201,17 +201,3 @@ def _show_jobs(result: JobsResult) -> None:
     counts = {status: len(result.having(status)) for status in ("made", "replaced", "reused", "failed", "waiting")}
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     typer.echo(f"{len(result.jobs)} jobs: {told}; results in {result.folder}")
-
-
-def _chosen(config: Path | None, overrides: Mapping[str, object], given: Mapping[str, object]) -> PruneConfig:
-    """Return the configuration: what was given on the command line wins over --set, and that over the file."""
-    from fusion.config import make_config, read_config
-    from fusion.errors import UsageError
-    from fusion.pruning import PruneConfig
-
-    values = {**overrides, **{key: value for key, value in given.items() if value is not None}}
-    if config:
-        return read_config(config, PruneConfig, overrides=values)
-    if "table" not in values:
-        raise UsageError("give a TABLE, or --config FILE that names one; see fusion prune --help")
-    return make_config({}, PruneConfig, source="the command line", overrides=values)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from fusion._lazy import lazy
 
 if TYPE_CHECKING:
-    from fusion.evaluation._bench import DEFAULT_SYSTEMS, BenchOptions, bench, compare_pairs, file_name
+    from fusion.evaluation._bench import DEFAULT_SYSTEMS, BenchOptions, bench, compare_pairs, file_name, fit_and_test
     from fusion.evaluation._compare import CompareResult, compare, read_run
     from fusion.evaluation._config import BenchConfig, Price, Prices
-    from fusion.evaluation._result import BenchResult, PairedResult, SystemResult, as_json
+    from fusion.evaluation._result import BenchResult, PairedResult, SystemResult, as_json, read_result
     from fusion.evaluation._verdict import beats, p_value, points
     from fusion.stopwatch import versions
 
@@ -31,8 +31,10 @@ _HOMES = {
     "compare": "fusion.evaluation._compare",
     "compare_pairs": "fusion.evaluation._bench",
     "file_name": "fusion.evaluation._bench",
+    "fit_and_test": "fusion.evaluation._bench",
     "p_value": "fusion.evaluation._verdict",
     "points": "fusion.evaluation._verdict",
+    "read_result": "fusion.evaluation._result",
     "read_run": "fusion.evaluation._compare",
     "versions": "fusion.stopwatch",
 }
@@ -53,8 +55,10 @@ __all__ = [
     "compare",
     "compare_pairs",
     "file_name",
+    "fit_and_test",
     "p_value",
     "points",
+    "read_result",
     "read_run",
     "versions",
 ]

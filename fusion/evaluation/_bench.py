@@ -99,7 +99,7 @@ def bench(
     test = test if test is None or isinstance(test, PredictionTable) else read_table(test)
     pool = AgentPool.of(table.agents, prices=options.prices)
     asked, dropped = _asked(systems, table.num_agents)
-    parts = _parts(table, test, options)
+    parts = fit_and_test(table, test, fit_fraction=options.fit_fraction, seed=options.seed, stratify=options.stratify)
     evaluate = _Evaluator(pool, parts, options)
     told = progress or (lambda step, done, total: None)
     evaluated, planned = _evaluated(asked, evaluate, told)
@@ -185,12 +185,26 @@ def _reading_notes(table: PredictionTable, test: PredictionTable | None) -> list
     return notes if test is None else notes + [f"in the table to evaluate on: {note}" for note in table_notes(test)]
 
 
-def _parts(table: PredictionTable, test: PredictionTable | None, options: BenchOptions) -> Split:
+def fit_and_test(
+    table: PredictionTable,
+    test: PredictionTable | None,
+    *,
+    fit_fraction: float,
+    seed: int,
+    stratify: Literal["category", "none"],
+) -> Split:
+    """Return the part to fit on and the part to evaluate on: of `table`, or all of it and `test`.
+
+    Raises:
+        TableMismatch: When the two tables' agents differ.
+        Leakage: When they share questions.
+        InvalidTable: When there are no labels, or too few questions.
+    """
     for part in (table, test):
         if part is not None:
             part.require_labels()
     if test is None:
-        return split(table, fit_fraction=options.fit_fraction, seed=options.seed, stratify=options.stratify)
+        return split(table, fit_fraction=fit_fraction, seed=seed, stratify=stratify)
     if set(table.agents) != set(test.agents):
         raise TableMismatch(
             "the table to fit on and the table to evaluate on have different agents: "

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from fusion.data import PredictionTable
 from fusion.errors import InputError, UnknownName
 from fusion.files import write_text
 from fusion.schema import BoolArray, Json, RunRecord
+
+_R = TypeVar("_R")
 
 Role = Literal["system", "baseline", "upper_bound", "member"]
 
@@ -181,25 +183,32 @@ class BenchResult:
         Raises:
             InputError: When the file is missing or is not such a result.
         """
-        # Costs 0.1 s to import, and only reading needs it.
-        from pydantic import TypeAdapter, ValidationError
+        return read_result(cls, path, command="fusion bench")
 
-        source = Path(path)
-        try:
-            return TypeAdapter(cls).validate_json(source.read_bytes())
-        except OSError as error:
-            raise InputError(
-                f"no run {source}: {error.strerror}; give a file that fusion bench --json wrote"
-            ) from error
-        except InputError as error:
-            raise InputError(f"{source} is damaged, outcomes: {error}; run the evaluation again") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise InputError(
-                f"{source} is not the JSON of fusion bench: {place}: {first['msg']}; write one with: "
-                "fusion bench TABLE --json FILE"
-            ) from error
+
+def read_result(kind: type[_R], path: str | os.PathLike[str], *, command: str) -> _R:
+    """Read a result dataclass from the JSON that a command wrote with --json.
+
+    Raises:
+        InputError: When the file is missing or is not such a result.
+    """
+    # Costs 0.1 s to import, and only reading needs it.
+    from pydantic import TypeAdapter, ValidationError
+
+    source = Path(path)
+    try:
+        return TypeAdapter(kind).validate_json(source.read_bytes())
+    except OSError as error:
+        raise InputError(f"no run {source}: {error.strerror}; give a file that {command} --json wrote") from error
+    except InputError as error:
+        raise InputError(f"{source} is damaged, outcomes: {error}; run the evaluation again") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(
+            f"{source} is not the JSON of {command}: {place}: {first['msg']}; write one with: "
+            f"{command} TABLE --json FILE"
+        ) from error
 
 
 def as_json(value: object) -> dict[str, Json]:

@@ -12,14 +12,11 @@ import numpy as np
 from fusion.data import (
     PredictionTable,
     Split,
-    describe_difference,
     read_table,
-    require_disjoint,
-    split,
     table_notes,
 )
-from fusion.errors import InvalidTable, TableMismatch, UnknownName, UsageError
-from fusion.evaluation import BenchOptions, PairedResult, beats, compare_pairs, file_name, p_value, points
+from fusion.errors import UnknownName, UsageError
+from fusion.evaluation import BenchOptions, PairedResult, beats, compare_pairs, file_name, fit_and_test, p_value, points
 from fusion.protocols import Executor
 from fusion.pruning._evidence import gather
 from fusion.pruning._options import PruneOptions
@@ -108,7 +105,7 @@ def prepare(table: PredictionTable, test: PredictionTable | None, options: Prune
     Raises:
         FusionError: As `prune`.
     """
-    parts = _parts(table, test, options)
+    parts = fit_and_test(table, test, fit_fraction=options.fit_fraction, seed=options.seed, stratify=options.stratify)
     fit = parts.fit
     objective = Objective.parse(options.objective)
     scorer = Scorer.of(fit, objective, prices=_prices(fit, options))
@@ -187,22 +184,6 @@ def _none_found(setting: Setting, found: Found) -> str:
 
 def _read(table: Table) -> PredictionTable:
     return table if isinstance(table, PredictionTable) else read_table(table)
-
-
-def _parts(table: PredictionTable, test: PredictionTable | None, options: PruneOptions) -> Split:
-    table.require_labels()
-    if test is None:
-        return split(table, fit_fraction=options.fit_fraction, seed=options.seed, stratify=options.stratify)
-    test.require_labels()
-    if set(table.agents) != set(test.agents):
-        raise TableMismatch(
-            "the table to choose on and the table to evaluate on have different agents: "
-            f"in the second {describe_difference(table.agents, test.agents)}; record the same agents in both"
-        )
-    if not len(test):
-        raise InvalidTable("the table to evaluate on has no questions")
-    require_disjoint(table, test)
-    return Split(fit=table, test=test.columns(table.agents))
 
 
 def _prices(fit: PredictionTable, options: PruneOptions) -> Prices:

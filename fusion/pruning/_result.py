@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from fusion.errors import InputError
-from fusion.evaluation import PairedResult, as_json
+from fusion.evaluation import PairedResult, as_json, read_result
 from fusion.files import write_text
 from fusion.pruning._evidence import Evidence
 from fusion.schema import Json, RunRecord
@@ -127,20 +125,4 @@ class PruneResult:
         Raises:
             InputError: When the file is missing or is not such a result.
         """
-        # Costs 0.1 s to import, and only reading needs it.
-        from pydantic import TypeAdapter, ValidationError
-
-        source = Path(path)
-        try:
-            return TypeAdapter(cls).validate_json(source.read_bytes())
-        except OSError as error:
-            raise InputError(
-                f"no pruning {source}: {error.strerror}; give a file that fusion prune --json wrote"
-            ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise InputError(
-                f"{source} is not the JSON of fusion prune: {place}: {first['msg']}; write one with: "
-                "fusion prune TABLE --json FILE"
-            ) from error
+        return read_result(cls, path, command="fusion prune")
