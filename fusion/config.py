@@ -35,6 +35,19 @@ def read_config(path: str | os.PathLike[str], kind: type[_C], *, overrides: Mapp
             `kind` refuses.
     """
     source = Path(path)
+    return make_config(_content(source), kind, source=str(source), overrides=overrides)
+
+
+def read_keys(path: str | os.PathLike[str]) -> set[str]:
+    """Return the keys at the top of a YAML file.
+
+    Raises:
+        ConfigError: As `read_config`, whatever the keys.
+    """
+    return set(_content(Path(path)))
+
+
+def _content(source: Path) -> dict[str, object]:
     try:
         content = _load_yaml(source.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -47,7 +60,7 @@ def read_config(path: str | os.PathLike[str], kind: type[_C], *, overrides: Mapp
         raise ConfigError(
             f"{source} must hold keys and values, got {reprlib.repr(content)}; write lines such as seed: 1"
         )
-    return make_config(content, kind, source=str(source), overrides=overrides)
+    return content
 
 
 def make_config(

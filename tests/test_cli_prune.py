@@ -64,11 +64,11 @@ def write(name: str, content: str) -> None:
 
 @pytest.fixture
 def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run fusion prune in this process."""
+    """Run fusion prune, or another verb that is among the words, in this process."""
 
-    def told(*words: str) -> Told:
+    def told(*words: str, verb: str | None = "prune") -> Told:
         with pytest.raises(SystemExit) as caught:
-            main(["prune", *words])
+            main([*([verb] if verb else []), *words])
         captured = capsys.readouterr()
         code = caught.value.code
         assert isinstance(code, int)
@@ -363,3 +363,30 @@ def wait_for_processor_seconds(pid: int, seconds: float) -> None:
                 return
         time.sleep(0.05)
     assert not stat.exists(), "it did not start to compute"
+
+
+class TestConfigFiles:
+    @pytest.mark.parametrize(
+        ("content", "kind"),
+        [
+            ("table: t.csv\nsystems: all_agents+vote\n", "bench"),
+            ("table: t.csv\nseed: 1\n", "bench"),
+            ("table: t.csv\nobjective: accuracy\n", "prune"),
+            ("jobs: {a: {table: t.csv}}\n", "jobs"),
+            ("matrix: {table: [t.csv]}\n", "jobs"),
+        ],
+    )
+    def test_the_keys_say_what_a_file_is(self, run: Run, folder: Path, content: str, kind: str) -> None:
+        (folder / "some.yaml").write_text(content)
+        told = run("config", "validate", "some.yaml", verb=None)
+        assert told.out == f"some.yaml is a valid {kind} file\n"
+
+    def test_jobs_are_checked_too(self, run: Run, folder: Path) -> None:
+        (folder / "some.yaml").write_text("jobs: {a: {tabel: t.csv}}\n")
+        told = run("config", "validate", "some.yaml", verb=None)
+        assert told.code == 2
+        assert "unknown key 'tabel'" in told.error
+
+    @pytest.mark.parametrize("kind", ["prune", "jobs"])
+    def test_schema(self, run: Run, kind: str) -> None:
+        assert json.loads(run("config", "schema", kind, verb=None).out)["type"] == "object"

@@ -1,14 +1,19 @@
 """fusion config: check, show and describe configuration files."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-KINDS = ("pool", "bench")
+if TYPE_CHECKING:
+    from fusion.config import Config
+
+KINDS = ("pool", "bench", "prune", "jobs")
 File = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 Kind = Annotated[
-    str | None, typer.Option(help="pool or bench; by default what the file's keys say: a pool has agents.")
+    str | None, typer.Option(help="pool, bench, prune or jobs; by default what the file's keys say: a pool has agents.")
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a key: a.b=c. May be repeated.")]
 
@@ -18,16 +23,18 @@ app = typer.Typer(help="Check, show and describe configuration files.", no_args_
 @app.command("schema")
 def schema(
     kind: Annotated[
-        str, typer.Argument(help="pool (who answers), or bench (what fusion bench --config takes).")
+        str,
+        typer.Argument(
+            help="pool (who answers), bench or prune (what their --config takes), jobs (what prune --jobs takes)."
+        ),
     ] = "pool",
 ) -> None:
     """Print the JSON Schema of a kind of configuration file, for editors."""
     import json
 
     from fusion.agents import pool_schema
-    from fusion.evaluation import BenchConfig
 
-    described = pool_schema() if _checked(kind) == "pool" else BenchConfig.model_json_schema()
+    described = pool_schema() if _checked(kind) == "pool" else _config(kind).model_json_schema()
     typer.echo(json.dumps(described, indent=2))
 
 
@@ -48,20 +55,35 @@ def show(file: File, kind: Kind = None, set_: Overrides = None) -> None:
 
 
 def _kind_of(file: Path) -> str:
+    """Return what a file describes: the kind that has most of its keys, bench where several do."""
     from fusion.agents import is_pool_file
+    from fusion.config import read_keys
 
-    return "pool" if is_pool_file(file) else "bench"
+    if is_pool_file(file):
+        return "pool"
+    keys = read_keys(file)
+    return max(KINDS[1:], key=lambda kind: len(keys & _config(kind).model_fields.keys()))
+
+
+def _config(kind: str) -> type[Config]:
+    from fusion.evaluation import BenchConfig
+    from fusion.pruning import JobsConfig, PruneConfig
+
+    known: dict[str, type[Config]] = {"bench": BenchConfig, "prune": PruneConfig, "jobs": JobsConfig}
+    return known[kind]
 
 
 def _resolved(file: Path, kind: str, pairs: list[str] | None) -> object:
     from fusion.agents import show_pool
     from fusion.config import parse_overrides, read_config
-    from fusion.evaluation import BenchConfig
+    from fusion.pruning import read_jobs
 
     overrides = parse_overrides(pairs or ())
     if _checked(kind) == "pool":
         return show_pool(file, overrides=overrides)
-    return read_config(file, BenchConfig, overrides=overrides).model_dump(mode="json")
+    if kind == "jobs":
+        read_jobs(file, overrides=overrides)
+    return read_config(file, _config(kind), overrides=overrides).model_dump(mode="json")
 
 
 def _checked(kind: str) -> str:
