@@ -28,7 +28,7 @@ def rows(folder: Path) -> list[tuple[str, list[str], float]]:
         ("python -c pass", [sys.executable, "-c", "pass"], float("inf")),
         ("import fusion", [sys.executable, "-c", "import fusion"], 0.3),
         ("fusion --help", [*fusion, "--help"], 0.6),
-        ("fusion demo", [*fusion, "demo", "--out", str(folder / "demo")], 10.0),
+        ("fusion demo", [*fusion, "demo", "--out", str(folder / "demo")], 30.0),
     ]
     data = Path(os.environ.get("FUSION_DATA") or ROOT.parent / "shared" / "data")
     wide = data / "mmlu_pro" / "predictions.csv.gz"
