@@ -540,3 +540,29 @@ def test_recorded_many_at_once(recorded: PredictionTable) -> None:
     votes_P = bits.votes(rows_PS, threads=2)
     for p in range(0, len(rows_PS), 331):
         assert bits.votes(rows_PS[p : p + 1]).tolist() == [votes_P[p]]
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_kept_kernels_that_are_damaged(size: int, tmp_path: Path) -> None:
+    """They are compiled again, for this process alone, and a warning names the trouble."""
+    code = """
+        from tables import random_table
+        from fusion.selectors import BitTable, warm_up
+        warm_up()
+        print(BitTable.of(random_table(0)).votes(__import__("numpy").array([[0, 1]])).tolist())
+    """
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-c", textwrap.dedent(code)]
+        return subprocess.run(words, capture_output=True, text=True, check=True, env=env)
+
+    whole = run()
+    damaged = [path for path in tmp_path.rglob("*") if path.suffix == (".nbi" if size == 0 else ".nbc")]
+    assert len(damaged) >= 4
+    for path in damaged:
+        os.truncate(path, size)
+    again = run()
+    assert again.stdout == whole.stdout
+    assert "compiled kernels cannot be kept in or read from" in again.stderr

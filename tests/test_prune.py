@@ -348,6 +348,35 @@ class TestPools:
             result.verdict == f"ash answers {100 * result.subsets[0].test_accuracy:.1f} % of 60 other questions right."
         )
 
+    def test_what_was_not_asked_costs_what_the_rest_does(self) -> None:
+        """Tokens are 0 where an agent was not asked; a question costs what those asked cost: 150 + 2 * 50 per million."""
+        table = varied().columns(["ash", "elm"])
+        asked_NM = np.ones((len(table), 2), dtype=bool)
+        asked_NM[::2, 0] = False
+        made = PredictionTable(
+            question_ids=table.question_ids,
+            agents=table.agents,
+            answers=np.where(asked_NM, table.answers, -1),
+            asked=asked_NM,
+            labels=table.labels,
+            num_options=table.num_options,
+            tokens_in=np.where(asked_NM, 150, 0),
+            tokens_out=np.where(asked_NM, 50, 0),
+        )
+        prices = {"ash": (1.0, 2.0), "elm": (1.0, 2.0)}
+        result = pruned(made, sizes=(2,), prices=prices)
+        assert result.subsets[0].usd_per_question == pytest.approx(2 * 250e-6)
+        notes = pruned(made, sizes=(2,), prices={"ash": (1.0, 2.0)}).notes
+        assert "costs are not known: no price is given of elm; give those of all agents" in notes
+
+    def test_a_pair_is_no_vote(self) -> None:
+        """With other sizes to choose from, a note says that the vote of two is that of the better one."""
+        told = "the vote of two is that of the more accurate one"
+        result = pruned(varied(), sizes=(2, 3), objective="size=-1,accuracy")
+        assert result.subsets[0].size == 2
+        assert result.notes[-1].startswith(told)
+        assert not any(note.startswith(told) for note in pruned(varied(), sizes=(2,)).notes)
+
     def test_two_agents(self) -> None:
         result = pruned(varied().columns(["ash", "elm"]))
         assert [subset.agents for subset in result.subsets] == [("ash", "elm")]
@@ -446,12 +475,16 @@ class TestRefused:
             ({"objective": ""}, UsageError, "objective"),
             ({"objective": "accuracy=high"}, UsageError, "accuracy"),
             ({"objective": "focal", "sizes": (1, 2)}, UsageError, "focal"),
-            ({"objective": "cost=-1"}, UsageError, "needs the agents' prices and a table with token counts"),
+            (
+                {"objective": "cost=-1"},
+                UsageError,
+                r"the cost of sub-ensembles is not known: no price is given of ash, ",
+            ),
             ({"include": ("ahs",)}, UnknownName, r"unknown agent 'ahs'; did you mean 'ash'\?"),
             ({"exclude": ("ahs",)}, UnknownName, r"unknown agent 'ahs'"),
             ({"include": ("ash",), "exclude": ("ash",)}, UsageError, "ash cannot be both included and excluded"),
             ({"exclude": AGENTS[1:]}, UsageError, "1 agents can form sub-ensembles of 1 to 1"),
-            ({"max_cost": 0.1}, UsageError, "needs the agents' prices"),
+            ({"max_cost": 0.1}, UsageError, "is not known: no price is given of ash"),
             (
                 {"max_cost": 1e-9, "prices": PRICES},
                 UsageError,

@@ -1,5 +1,6 @@
 """fusion report: from runs back to the questions they were evaluated on."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_ensembles_have_the_accuracies_that_the_runs_report(folder: Path, data: 
     told = json.loads((folder / "prune.json").read_text())
     best = told["subsets"][0]
     name, *systems = data.ensembles
-    assert name == " + ".join(best["agents"])
+    assert name == " + ".join(best["agents"]) + ", vote"
     assert systems == ["all_agents+vote", "top_k(k=3)+weighted_vote"]
     assert data.labels is not None
     assert (data.ensembles[name] == data.labels).mean() == pytest.approx(best["test_accuracy"])
@@ -102,6 +103,72 @@ def test_the_best_and_the_front_are_among_a_sample(folder: Path, monkeypatch: py
     assert 5 <= cloud.num_subsets <= 5 + 1 + len(told["front"])
     assert cloud.accuracy[cloud.best] == told["subsets"][0]["accuracy"]
     assert sorted(cloud.accuracy[cloud.pareto]) == sorted(item["accuracy"] for item in told["front"])
+
+
+def test_runs_fitted_on_different_questions_are_refused(folder: Path, tmp_path: Path) -> None:
+    parts = split(read_table(folder / "table.parquet"))
+    write_table(parts.test, tmp_path / "test.parquet")
+    for name, fit in (("all", parts.fit), ("few", parts.fit.rows(slice(0, 50)))):
+        write_table(fit, tmp_path / f"{name}.parquet")
+        options = PruneOptions(sizes=(2,), repeats=200)
+        prune(tmp_path / f"{name}.parquet", test=tmp_path / "test.parquet", options=options).save(
+            tmp_path / f"{name}.json"
+        )
+    with pytest.raises(TableMismatch, match=r"all.json and few.json were not fitted"):
+        build_report(read_runs([tmp_path / "all.json", tmp_path / "few.json"]))
+
+
+def test_prunings_for_different_fusers_side_by_side(folder: Path) -> None:
+    """The same sub-ensemble and rivals have rows of their own for each fuser; what is drawn is the first one's."""
+    table = read_table(folder / "table.parquet")
+    prunings = [PruneOptions(sizes=(3,), repeats=200, fuser=fuser) for fuser in (None, "weighted_vote")]
+    runs = [Run(Path(f"{n}.json"), prune(table, options=options)) for n, options in enumerate(prunings)]
+    report = build_report(runs, table=table)
+    labels = [row.label for row in report.systems]
+    assert {"all 6 members, vote", "all 6 members, weighted_vote"} <= set(labels)
+    assert len(report.ensembles) == 2
+    assert "scored sub-ensembles, worth of members and stability are those of 0.json" in report.notes
+    assert report.labels is not None
+    for run, answers_N in zip(runs, report.ensembles.values(), strict=True):
+        accuracy = run.result.subsets[0].test_accuracy
+        assert (answers_N == report.labels).mean() == pytest.approx(accuracy)
+
+
+def test_excluded_agents_stay_on_the_page(folder: Path) -> None:
+    table = read_table(folder / "table.parquet")
+    options = PruneOptions(sizes=(2, 3), objective="accuracy", exclude=("agent-0", "agent-5"), repeats=200)
+    result = prune(table, options=options)
+    assert result.pool == ("agent-1", "agent-2", "agent-3", "agent-4")
+    assert not {"agent-0", "agent-5"} & {name for rival in result.rivals for name in rival.agents}
+    report = build_report([Run(Path("run.json"), result)], table=table)
+    assert len(report.agents) == 6
+    cloud = report.subsets
+    assert cloud is not None
+    assert cloud.num_subsets == 6 + 4
+    assert set(np.unique(cloud.members).tolist()) == {-1, 1, 2, 3, 4}
+    best = tuple(report.agents[place] for place in cloud.members[cloud.best] if place >= 0)
+    assert best == result.subsets[0].agents
+
+
+def test_an_interrupted_pruning_says_so(folder: Path) -> None:
+    table = read_table(folder / "table.parquet")
+    result = dataclasses.replace(prune(table, options=PruneOptions(sizes=(2,), repeats=200)), complete=False)
+    report = build_report([Run(Path("run.json"), result)], table=table)
+    assert report.subsets is None
+    assert report.verdict[1] == "The pruning was interrupted: this is the best of what it had looked at."
+
+
+def test_evidence_is_on_the_page(folder: Path) -> None:
+    table = read_table(folder / "table.parquet")
+    options = PruneOptions(sizes=(3,), objective="accuracy", repeats=200, evidence=True, resamples=4)
+    result = prune(table, options=options)
+    report = build_report([Run(Path("run.json"), result)], table=table)
+    assert report.worth is not None
+    assert set(report.worth.agents) == set(result.subsets[0].agents)
+    assert report.worth.shapley.sum() == pytest.approx(result.subsets[0].test_accuracy)
+    assert report.stability is not None
+    assert report.stability[0].agents == result.subsets[0].agents
+    assert any(note.startswith("in the top 10 in ") for note in report.notes)
 
 
 def test_the_verdict_is_in_sentences(data: ReportData) -> None:
@@ -150,7 +217,7 @@ def test_a_run_from_memory_wants_its_table() -> None:
 def test_runs_on_different_questions_are_refused(folder: Path, tmp_path: Path) -> None:
     options = PruneOptions(sizes=(2,), repeats=200, seed=1)
     prune(folder / "table.parquet", options=options).save(tmp_path / "other.json")
-    with pytest.raises(TableMismatch, match=r"the 2 runs were evaluated on 2 different sets of questions"):
+    with pytest.raises(TableMismatch, match=r"prune.json and other.json were not fitted and evaluated on the same"):
         build_report(read_runs([folder / "prune.json", tmp_path / "other.json"]))
 
 
@@ -191,6 +258,39 @@ def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     page = out.read_text(encoding="utf-8")
     assert "<title>Mine" in page
     assert "agent-5" in page
+
+
+def test_a_run_of_bench_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "bench.json"
+    words = ("--systems", "all_agents+vote", "--repeats", "200", "--json", run)
+    code, said = told(capsys, "bench", folder / "table.parquet", *words)
+    assert code == 0, said
+    code, said = told(capsys, "report", run, "--out", tmp_path / "page.html")
+    assert code == 0, said
+
+
+def test_tables_that_moved_are_given(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = split(read_table(folder / "table.parquet"))
+    for name, part in zip(("fit", "test"), parts, strict=True):
+        write_table(part, tmp_path / f"{name}.parquet")
+    words = ("--systems", "all_agents+vote", "--repeats", "200", "--json", tmp_path / "run.json")
+    told(capsys, "bench", tmp_path / "fit.parquet", "--test", tmp_path / "test.parquet", *words)
+    for name in ("fit", "test"):
+        (tmp_path / f"{name}.parquet").rename(tmp_path / f"{name}-2.parquet")
+    report = ("report", tmp_path / "run.json", "--out", tmp_path / "page.html", "--table", tmp_path / "fit-2.parquet")
+    code, said = told(capsys, *report)
+    assert code == 1
+    assert "test.parquet, which is not there; give its place with --test" in said
+    code, said = told(capsys, *report, "--test", tmp_path / "test-2.parquet")
+    assert code == 0, said
+
+
+def test_figures_want_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").touch()
+    page = ("report", folder / "prune.json", "--out", tmp_path / "page.html")
+    code, said = told(capsys, *page, "--figures", tmp_path / "taken")
+    assert code == 2
+    assert "is a file; give the name of a folder" in said
 
 
 def test_command_line_refuses_other_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,10 +169,10 @@ def test_work_can_be_sent(scorer: Scorer, space: Space) -> None:
     """A piece of work is little more than the scorer; a worker uses one thread, and what it returns is small."""
     job = _search.Job(scorer, space, 50, next(space.chunks(500)), 0)
     assert len(pickle.dumps(job)) < len(pickle.dumps(scorer)) + 2048
-    best, front, count = _search.work(pickle.loads(pickle.dumps(job)))
-    assert count == 66
-    assert len(best.members) == 50
-    assert len(pickle.dumps((best, front, count))) < 8192
+    piece = _search.work(pickle.loads(pickle.dumps(job)))
+    assert piece.searched == 66
+    assert len(piece.best.members) == 50
+    assert len(pickle.dumps(piece)) < 8192
 
 
 @pytest.mark.parametrize("place", [pytest.param("ray", marks=RAY)], indirect=True)

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,30 @@ def show_bench(result: BenchResult) -> None:
         console.print(table)
         console.print()
     _show_end(result.notes, result.verdict)
+
+
+class Result(Protocol):
+    """What a verb found."""
+
+    def to_json(self) -> dict[str, Json]:
+        """Return it as JSON values."""
+        ...
+
+
+_Result = TypeVar("_Result", bound=Result)
+
+
+def show_result(result: _Result, show: Callable[[_Result], None], json: str | None) -> None:
+    """Print a result, and write it as JSON: to a file, or for "-" alone to standard output.
+
+    The file is written first: who reads what is printed may go away.
+    """
+    if json:
+        write_json(result.to_json(), json)
+    if json != "-":
+        show(result)
+        if json:
+            sys.stdout.write(f"wrote {json}\n")
 
 
 def show_pruning(result: PruneResult) -> None:

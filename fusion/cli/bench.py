@@ -48,9 +48,8 @@ def bench_command(
     ] = None,
 ) -> None:
     """Fit systems on one part of the questions and evaluate them on the rest, beside baselines of equal cost."""
-    from fusion.cli._show import progress_bar, show_bench, write_json
+    from fusion.cli._show import progress_bar, show_bench, show_result
     from fusion.config import choose_config, read_config
-    from fusion.data import read_table
     from fusion.evaluation import BenchConfig, Prices, bench
     from fusion.files import check_writable
 
@@ -70,12 +69,5 @@ def bench_command(
         check_writable(json)
     with progress_bar() as told:
         told(f"reading {Path(chosen.table).name}", 0, 1)
-        fit = read_table(chosen.table)
-        other = read_table(chosen.test) if chosen.test else None
-        result = bench(fit, chosen.systems, test=other, options=chosen.options(), progress=told)
-    if json != "-":
-        show_bench(result)
-    if json:
-        write_json(result.to_json(), json)
-        if json != "-":
-            typer.echo(f"wrote {json}")
+        result = bench(chosen.table, chosen.systems, test=chosen.test, options=chosen.options(), progress=told)
+    show_result(result, show_bench, json)

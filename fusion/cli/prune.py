@@ -54,7 +54,8 @@ def prune_command(
         str | None, typer.Option(help="auto, exhaustive, beam, genetic, beam+genetic or random (default: auto).")
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(help="Sub-ensembles up to which auto scores them all (default: 20 million).")
+        int | None,
+        typer.Option(help="Sub-ensembles that auto scores all of, or random draws (default: 20 million; 100,000)."),
     ] = None,
     evidence: Annotated[bool, typer.Option("--evidence", help=EVIDENCE_HELP)] = False,
     resamples: Annotated[
@@ -82,7 +83,7 @@ def prune_command(
     ] = None,
 ) -> None:
     """Find the sub-ensembles whose members fail on different questions, and measure them on other questions."""
-    from fusion.cli._show import progress_bar, show_pruning, write_json
+    from fusion.cli._show import progress_bar, show_pruning, show_result
     from fusion.config import choose_config, read_config
     from fusion.errors import UsageError
     from fusion.evaluation import Prices
@@ -121,12 +122,7 @@ def prune_command(
     chosen = choose_config(PruneConfig, config, given, sets=set_ or (), verb="prune")
     with open_executor(executor) as workers, progress_bar() as told:
         result = prune(chosen.table, test=chosen.test, options=chosen.options(), executor=workers, progress=told)
-    if json != "-":
-        show_pruning(result)
-    if json:
-        write_json(result.to_json(), json)
-        if json != "-":
-            typer.echo(f"wrote {json}")
+    show_result(result, show_pruning, json)
     if not result.complete:
         raise typer.Exit(130)
 
@@ -135,7 +131,7 @@ def _many(
     file: Path, out: Path | None, given: Mapping[str, object], pairs: Sequence[str], executor: str, json: str | None
 ) -> None:
     """Do the prunings of a file, and show what became of each."""
-    from fusion.cli._show import progress_bar, write_json
+    from fusion.cli._show import progress_bar, show_result
     from fusion.config import parse_overrides
     from fusion.errors import UsageError
     from fusion.executors import open_executor
@@ -150,12 +146,7 @@ def _many(
     overrides = parse_overrides(pairs)
     with open_executor(executor) as workers, progress_bar() as told:
         result = run_jobs(file, out, overrides=overrides, executor=workers, progress=told)
-    if json != "-":
-        _show_jobs(result)
-    if json:
-        write_json(result.to_json(), json)
-        if json != "-":
-            typer.echo(f"wrote {json}")
+    show_result(result, _show_jobs, json)
     for job in result.having("failed"):
         typer.echo(f"{job.name} failed: {job.reason}", err=True)
     if not result.complete:

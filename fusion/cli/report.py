@@ -16,6 +16,9 @@ def report_command(
     table: Annotated[
         Path | None, typer.Option(help="The table the runs were made from, when it is no longer where it was.")
     ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="The table they were evaluated on, likewise, when that is another one.")
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Of the page (default: the table's name).")] = None,
     figures: Annotated[
         Path | None, typer.Option(help="Folder to write static figures to as well, as PNG and PDF.")
@@ -32,8 +35,11 @@ def report_command(
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out {out} would be an HTML page under another name; end it with .html")
     check_writable(out)
+    if figures and figures.exists() and not figures.is_dir():
+        raise UsageError(f"--figures {figures} is a file; give the name of a folder")
     with working("reading the runs"):
-        data = build_report(read_runs(runs), table=read_table(table) if table else None, title=title)
+        given = {"table": read_table(table) if table else None, "test": read_table(test) if test else None}
+        data = build_report(read_runs(runs), **given, title=title)
         write_text(out, render(data))
     typer.echo(f"wrote {out}")
     if figures:

@@ -58,6 +58,7 @@ class Evidence:
         pool_worth: What each agent of the pool is worth to the plurality vote of all; None when interrupted before.
         optimism: How far the choice flatters itself; None when interrupted before, or with a single question.
         stability: What comes out on top on resampled questions; None when interrupted before the first of them.
+        complete: False when interrupted.
         notes: What else is worth knowing.
     """
 
@@ -67,6 +68,7 @@ class Evidence:
     pool_worth: PoolWorthResult | None = None
     optimism: OptimismResult | None = None
     stability: StabilityResult | None = None
+    complete: bool = True
     notes: tuple[str, ...] = ()
     format: Literal["fusion.prune.evidence/1"] = "fusion.prune.evidence/1"
 
@@ -130,7 +132,7 @@ def gather(
     done = evidence.stability.resamples if evidence.stability else 0
     if done < resamples:
         note = f"interrupted: {_gathered(evidence)}, {done} of {resamples} resamples were searched"
-        evidence = dataclasses.replace(evidence, notes=(*evidence.notes, note))
+        evidence = dataclasses.replace(evidence, complete=False, notes=(*evidence.notes, note))
     return evidence
 
 

@@ -244,6 +244,5 @@ def _changes(
         yield f"its {', '.join(changed)} changed"
         return
     # The fingerprints of the parts, not of the whole: these differ as well when it is split otherwise.
-    parts = prepare(table, test, options).parts
-    if dict(old.run.tables) != {"fit": parts.fit.fingerprint, "test": parts.test.fingerprint}:
+    if dict(old.run.tables) != dict(prepare(table, test, options).marks):
         yield "its table changed"

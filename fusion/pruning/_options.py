@@ -22,7 +22,8 @@ class PruneOptions:
         max_cost: USD that a question may cost at most; None for no limit.
         max_latency: Seconds that a question may take at most; None for no limit.
         method: How to search, one of `fusion.selectors.METHODS`.
-        budget: How many sub-ensembles exhaustive search is chosen for; None for `fusion.selectors.BUDGET`.
+        budget: How many sub-ensembles exhaustive search is chosen for, and random search scores; None for
+            `fusion.selectors.BUDGET`, and 100,000 random ones.
         fuser: The fuser that will settle the answers; None for the plurality vote. With one, the best `candidates` by
             objective are compared by the accuracy of that fuser, cross-validated on the questions to fit on.
         candidates: How many to compare so.
@@ -60,6 +61,11 @@ class PruneOptions:
     prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        given: object = self.sizes
+        if not isinstance(given, tuple) or not all(type(size) is int for size in given):
+            raise UsageError(f"sizes must be a tuple of whole numbers such as (2, 3), got {self.sizes!r}")
+        if self.budget is not None and self.budget < 1:
+            raise UsageError(f"expected budget >= 1, got {self.budget}")
         Objective.parse(self.objective)
         if self.fuser is not None:
             Spec.parse(self.fuser)

@@ -4,7 +4,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,9 @@ Progress = Callable[[str, int, int], None]
 
 Table = PredictionTable | str | os.PathLike[str]
 
+RANDOM_BUDGET = 100_000
+"""Sub-ensembles that random search scores when no budget is given."""
+
 _SINGLE = "the best single member"
 
 
@@ -40,16 +43,18 @@ class Setting(NamedTuple):
     """A pruning with everything read and checked.
 
     Attributes:
-        parts: The tables to choose on and to evaluate on.
+        parts: The tables to choose on and to evaluate on, without excluded agents.
         scorer: What makes a sub-ensemble good, on the first.
         space: Which are allowed.
-        options: How.
+        options: How; excluded agents are out of the tables already.
+        marks: Fingerprints of the tables by role, with all agents.
     """
 
     parts: Split
     scorer: Scorer
     space: Space
     options: PruneOptions
+    marks: Mapping[str, str]
 
     def names(self, ranks: Sequence[int]) -> Members:
         """Return the agents at `ranks`, in pool order."""
@@ -92,11 +97,13 @@ def prune(
     table, test = _read(table), None if test is None else _read(test)
     told("compiling, the first time only", 0, 0)
     warm_up()
-    setting = prepare(table, test, options or PruneOptions())
+    options = options or PruneOptions()
+    setting = prepare(table, test, options)
     start = time.perf_counter()
     found, cv_accuracies = chosen(setting, executor, told)
     seconds = time.perf_counter() - start
-    return _reported(setting, found, cv_accuracies, seconds, watch, (table, test), files, told)
+    command = {"prune": asdict(options), **files}
+    return _reported(setting, found, cv_accuracies, seconds, watch, (table, test), command, told)
 
 
 def prepare(table: PredictionTable, test: PredictionTable | None, options: PruneOptions) -> Setting:
@@ -106,32 +113,40 @@ def prepare(table: PredictionTable, test: PredictionTable | None, options: Prune
         FusionError: As `prune`.
     """
     parts = fit_and_test(table, test, fit_fraction=options.fit_fraction, seed=options.seed, stratify=options.stratify)
-    fit = parts.fit
-    objective = Objective.parse(options.objective)
-    scorer = Scorer.of(fit, objective, prices=_prices(fit, options))
-    for name in (*options.include, *options.exclude):
-        if name not in fit.agents:
-            raise UnknownName(kind="agent", name=name, known=fit.agents)
+    marks = {"fit": parts.fit.fingerprint, "test": parts.test.fingerprint}
+    for name in (*options.include, *options.exclude, *options.prices):
+        if name not in parts.fit.agents:
+            raise UnknownName(kind="agent", name=name, known=parts.fit.agents)
     both = sorted(set(options.include) & set(options.exclude))
     if both:
         raise UsageError(f"{', '.join(both)} cannot be both included and excluded; name every agent in one place")
+    if options.exclude:
+        kept = [name for name in parts.fit.agents if name not in options.exclude]
+        if not kept:
+            raise UsageError(f"all {len(parts.fit.agents)} agents are excluded; leave some to choose from")
+        parts = Split(*(part.columns(kept) for part in parts))
+        options = replace(options, exclude=())
+    fit = parts.fit
+    objective = Objective.parse(options.objective)
+    prices, unpriced = _prices(fit, options)
+    if unpriced and (options.max_cost is not None or "cost" in objective.weights):
+        raise UsageError(f"the cost of sub-ensembles is not known: {unpriced}")
+    scorer = Scorer.of(fit, objective, prices=prices)
     rank_of = {fit.agents[place]: rank for rank, place in enumerate(scorer.bits.ranked.tolist())}
     include = sorted(rank_of[name] for name in set(options.include))
-    barred = {rank_of[name] for name in (*options.include, *options.exclude)}
-    available = len(rank_of) - len(set(options.exclude))
-    sizes = tuple(size for size in options.sizes if size <= available) or options.sizes
+    sizes = tuple(size for size in options.sizes if size <= len(rank_of)) or options.sizes
     space = Space(
         num_agents=len(rank_of),
         sizes=tuple(size for size in sizes if size >= len(include)) or sizes,
         include=tuple(include),
-        free=tuple(rank for rank in range(len(rank_of)) if rank not in barred),
+        free=tuple(rank for rank in range(len(rank_of)) if rank not in include),
         usd=scorer.usd,
         max_usd=options.max_cost,
         seconds=scorer.seconds,
         max_seconds=options.max_latency,
     )
     objective.require_sizes(space.sizes)
-    return Setting(parts, scorer, space, options)
+    return Setting(parts, scorer, space, options, marks)
 
 
 def chosen(setting: Setting, executor: Executor | None, told: Progress) -> tuple[Found, list[float] | None]:
@@ -150,7 +165,7 @@ def chosen(setting: Setting, executor: Executor | None, told: Progress) -> tuple
         setting.space,
         top=wanted,
         method=options.method,
-        budget=options.budget or BUDGET,
+        budget=options.budget or (RANDOM_BUDGET if options.method == "random" else BUDGET),
         seed=options.seed,
         executor=executor,
         told=lambda done, total: told("searching", done, total),
@@ -186,17 +201,25 @@ def _read(table: Table) -> PredictionTable:
     return table if isinstance(table, PredictionTable) else read_table(table)
 
 
-def _prices(fit: PredictionTable, options: PruneOptions) -> Prices:
-    """Return what a question costs of each agent, and how long it takes, as far as that is known."""
-    for name in options.prices:
-        if name not in fit.agents:
-            raise UnknownName(kind="agent", name=name, known=fit.agents)
-    usd_M: FloatArray | None = None
-    if fit.tokens_in is not None and fit.tokens_out is not None and set(options.prices) == set(fit.agents):
-        prices_M2 = np.array([options.prices[name] for name in fit.agents], dtype=np.float64)
-        usd_M = (fit.tokens_in.mean(axis=0) * prices_M2[:, 0] + fit.tokens_out.mean(axis=0) * prices_M2[:, 1]) / 1e6
-    seconds_M = None if fit.seconds is None else fit.seconds.mean(axis=0, dtype=np.float64)
-    return Prices(usd=usd_M, seconds=seconds_M)
+def _prices(fit: PredictionTable, options: PruneOptions) -> tuple[Prices, str]:
+    """Return what a question costs of each agent and how long it takes, as far as that is known; and what is missing.
+
+    Means are over the questions that an agent was asked: of the others nothing is known.
+    """
+    asked_NM = np.ones(fit.answers.shape, dtype=bool) if fit.asked is None else fit.asked
+    num_asked_M = np.maximum(asked_NM.sum(axis=0), 1)
+    seconds_M: FloatArray | None = None
+    if fit.seconds is not None:
+        seconds_M = np.where(asked_NM, fit.seconds, 0).sum(axis=0, dtype=np.float64) / num_asked_M
+    unpriced = [name for name in fit.agents if name not in options.prices]
+    if unpriced:
+        return Prices(seconds=seconds_M), f"no price is given of {', '.join(unpriced[:5])}; give those of all agents"
+    if fit.tokens_in is None or fit.tokens_out is None:
+        return Prices(seconds=seconds_M), "the table has no token counts; record them (fusion record does)"
+    prices_M2 = np.array([options.prices[name] for name in fit.agents], dtype=np.float64)
+    usd_NM = fit.tokens_in * prices_M2[:, 0] + fit.tokens_out * prices_M2[:, 1]
+    usd_M = np.where(asked_NM, usd_NM, 0).sum(axis=0) / num_asked_M / 1e6
+    return Prices(usd=usd_M, seconds=seconds_M), ""
 
 
 def _reported(
@@ -206,7 +229,7 @@ def _reported(
     seconds: float,
     watch: Stopwatch,
     tables: tuple[PredictionTable, PredictionTable | None],
-    files: Mapping[str, str | None],
+    command: Mapping[str, object],
     told: Progress,
 ) -> PruneResult:
     """Measure what was chosen on the other questions, and beside what could be had without choosing."""
@@ -224,7 +247,6 @@ def _reported(
     correct |= {rival.name: outcomes.right(rival.agents) for rival in rivals}
     paired = _paired(list(correct), correct, BenchOptions(repeats=options.repeats, seed=options.seed))
     table, test = tables
-    command = {"prune": asdict(options), **files}
     evidence = None
     if options.evidence and found.complete:
         evidence = gather(
@@ -245,12 +267,14 @@ def _reported(
         total=found.total,
         method=found.method,
         exhaustive=found.exhaustive,
-        complete=found.complete and not any(np.isnan(value) for value in cv_accuracies or ()),
+        complete=found.complete
+        and not any(np.isnan(value) for value in cv_accuracies or ())
+        and (evidence is None or evidence.complete),
         seconds=round(seconds, 3),
         verdict=_verdict(subsets[0], paired, len(setting.parts.test)),
-        notes=_notes(setting, found, cv_accuracies, (table, test)),
+        notes=(*_notes(setting, found, cv_accuracies, (table, test)), *_pair_note(setting, subsets[0])),
         evidence=evidence,
-        run=watch.record(command, {"fit": setting.parts.fit.fingerprint, "test": setting.parts.test.fingerprint}),
+        run=watch.record(command, setting.marks),
     )
 
 
@@ -317,6 +341,15 @@ def _paired(names: Sequence[str], correct: Mapping[str, BoolArray], options: Ben
     return found
 
 
+def _pair_note(setting: Setting, best: SubsetResult) -> tuple[str, ...]:
+    if best.size != 2 or setting.options.fuser is not None or setting.space.sizes == (2,):
+        return ()
+    return (
+        "the vote of two is that of the more accurate one wherever that one answers, at twice the calls; ask for sizes "
+        "from 3 on, or for another objective, if that is not what is wanted",
+    )
+
+
 def _verdict(best: SubsetResult, paired: Sequence[PairedResult], num_questions: int) -> str:
     """Say how the best sub-ensemble stands against each rival on questions that it was not chosen on."""
     said = (
@@ -342,6 +375,9 @@ def _notes(
     options, space = setting.options, setting.space
     notes = list(itertools.chain.from_iterable(table_notes(table) for table in tables if table is not None))
     notes += setting.scorer.objective.warnings()
+    missing = _prices(setting.parts.fit, options)[1] if options.prices else ""
+    if missing:
+        notes.append(f"costs are not known: {missing}")
     left_out = [size for size in options.sizes if size not in space.sizes]
     if left_out:
         notes.append(

@@ -133,7 +133,7 @@ def systems_words(data: ReportData) -> str:
     members = [row for row in data.systems if row.role == "member"]
     if members:
         best = max(members, key=lambda row: row.accuracy)
-        words += f" The dashed line is the best member alone, {best.label}."
+        words += f" The dashed line is the member that is best on these questions, {best.label}."
     if any(row.role == "upper_bound" for row in data.systems):
         words += " Upper bounds look at the right answers: nobody can be that good, they show what is left to gain."
     return words
@@ -220,10 +220,10 @@ def headline_figures(data: ReportData, study: Study) -> list[tuple[str, str]]:
     chosen = [row for row in data.systems if row.role in ("system", "subset")]
     if members:
         best = max(members, key=lambda row: row.accuracy)
-        found.append((f"{percent(best.accuracy)} %", f"best member, {best.label}"))
+        found.append((f"{percent(best.accuracy)} %", f"best member on these questions, {best.label}"))
     if chosen:
         best = max(chosen, key=lambda row: row.accuracy)
-        found.append((f"{percent(best.accuracy)} %", f"best ensemble, {best.label}"))
+        found.append((f"{percent(best.accuracy)} %", f"best ensemble on these questions, {best.label}"))
     if study.right is not None and len(data.agents) > 1:
         found.append((f"{percent(float(study.right.any(axis=1).mean()))} %", "right for at least one member"))
     return found

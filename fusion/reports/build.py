@@ -52,25 +52,33 @@ def read_runs(paths: Sequence[str | os.PathLike[str]]) -> tuple[Run, ...]:
     return tuple(Run(file, _read(file)) for file in files)
 
 
-def build_report(runs: Sequence[Run], *, table: PredictionTable | None = None, title: str | None = None) -> ReportData:
-    """Gather what a report shows of runs that were evaluated on the same questions.
+def build_report(
+    runs: Sequence[Run],
+    *,
+    table: PredictionTable | None = None,
+    test: PredictionTable | None = None,
+    title: str | None = None,
+) -> ReportData:
+    """Gather what a report shows of runs that were fitted and evaluated on the same questions.
 
     Args:
         runs: The first one's verdict is the headline.
         table: The table the runs were made from; read from where they found it when None.
+        test: The table they were evaluated on, where that is another; likewise.
         title: Of the page; by default the table's name.
 
     Raises:
         InputError: When the table is not found, or is no longer what it was.
-        TableMismatch: When runs were evaluated on different questions.
+        TableMismatch: When runs were fitted or evaluated on different questions.
     """
-    marks = {run.result.run.tables["test"] for run in runs}
-    if len(marks) > 1:
-        raise TableMismatch(
-            f"the {len(runs)} runs were evaluated on {len(marks)} different sets of questions or answers; make a "
-            "report of each, or run them with the same table, --seed and --fit-fraction"
-        )
-    parts = _parts(runs[0], table)
+    for run in runs[1:]:
+        if run.result.run.tables != runs[0].result.run.tables:
+            raise TableMismatch(
+                f"{runs[0].file.name} and {run.file.name} were not fitted and evaluated on the same questions and "
+                "answers; make a report of each, or run them with the same tables, --seed and --fit-fraction"
+            )
+    parts = _parts(runs[0], table, test)
+    notes: dict[str, None] = {}
     ensembles: dict[str, IntArray] = {}
     rows: dict[str, SystemRow] = {row.name: row for row in _members(parts.test)}
     subsets = worth = stability = None
@@ -82,11 +90,14 @@ def build_report(runs: Sequence[Run], *, table: PredictionTable | None = None, t
         else:
             rows |= {row.name: row for row in _prune_rows(run.result)}
             agents = run.result.subsets[0].agents
-            ensembles[_name(agents)] = _answers(parts, f"fixed_subset(agents={_listed(agents)})", run.result.fuser)
-            if subsets is None:
+            subset = f"fixed_subset(agents={_listed(agents)})"
+            ensembles[_label(run.result)] = _answers(parts, subset, run.result.fuser)
+            if subsets is None and run.result.complete:
                 subsets = _cloud(run.result, parts)
                 worth, stability = _worth(run.result), _stability(run.result)
-    notes = dict.fromkeys(note for run in runs for note in _notes(run.result))
+                if sum(isinstance(other.result, PruneResult) for other in runs) > 1:
+                    notes[f"scored sub-ensembles, worth of members and stability are those of {run.file.name}"] = None
+        notes |= dict.fromkeys(_notes(run.result))
     return ReportData(
         title=title or _title(runs[0]),
         verdict=tuple(dict.fromkeys(sentence for run in runs for sentence in _sentences(run.result))),
@@ -121,22 +132,25 @@ def _read(file: Path) -> Result:
     raise InputError(f"{file} is no result of fusion bench or fusion prune: its format is {kind or 'not given'}")
 
 
-def _parts(run: Run, table: PredictionTable | None) -> Split:
+def _parts(run: Run, table: PredictionTable | None, test: PredictionTable | None) -> Split:
     """Split the table of a run as the run did."""
     record = run.result.run
     options = record.command.get("prune", record.command)
     assert isinstance(options, dict)
     fit = table if table is not None else read_table(_found(run, "table"))
-    if record.command.get("test") is None:
+    if options["fit_fraction"] is None and record.command.get("test") is None and test is None:
+        raise InputError(f"{run.file} does not say which file it was evaluated on; give it with --test")
+    if record.command.get("test") is None and test is None:
         parts = split(fit, fit_fraction=options["fit_fraction"], seed=options["seed"], stratify=options["stratify"])
     else:
-        parts = Split(fit=fit, test=read_table(_found(run, "test")).columns(fit.agents))
+        other = test if test is not None else read_table(_found(run, "test"))
+        parts = Split(fit=fit, test=other.columns(fit.agents))
     for role, part in (("fit", parts.fit), ("test", parts.test)):
         if part.fingerprint != record.tables[role]:
             raise InputError(
                 f"{run.file} was made from another table: what it {'was fitted' if role == 'fit' else 'is evaluated'} "
                 f"on has fingerprint {record.tables[role][:12]}, now it is {part.fingerprint[:12]}; run it again, or "
-                "give the table it was made from with --table"
+                "give the tables it was made from with --table and --test"
             )
     return parts
 
@@ -145,11 +159,11 @@ def _found(run: Run, role: str) -> Path:
     """Return the file that a run read a table from: as the run named it, or beside the run's own file."""
     named = run.result.run.command.get(role)
     if not isinstance(named, str):
-        raise InputError(f"{run.file} does not say which file its table was read from; give it with --table")
+        raise InputError(f"{run.file} does not say which file its table was read from; give it with --{role}")
     for candidate in (Path(named), run.file.parent / named, run.file.parent / Path(named).name):
         if candidate.exists():
             return candidate
-    raise InputError(f"{run.file} was made from {named}, which is not there; give its place with --table")
+    raise InputError(f"{run.file} was made from {named}, which is not there; give its place with --{role}")
 
 
 def _members(test: PredictionTable) -> list[SystemRow]:
@@ -178,11 +192,19 @@ def _bench_rows(result: BenchResult) -> list[SystemRow]:
 def _prune_rows(result: PruneResult) -> list[SystemRow]:
     """Return the best sub-ensemble and what it is compared with, but for single members, which have rows already."""
     best = result.subsets[0]
-    label = f"{_name(best.agents)}, {result.fuser}"
+    label = _label(result)
     return [
         _row(label, label, "subset", best.test_accuracy, best.test_ci95, best.size, best.usd_per_question),
         *(
-            _row(rival.name, rival.name, "baseline", rival.test_accuracy, rival.test_ci95, len(rival.agents), None)
+            _row(
+                f"{rival.name}, {result.fuser}",
+                f"{rival.name}, {result.fuser}",
+                "baseline",
+                rival.test_accuracy,
+                rival.test_ci95,
+                len(rival.agents),
+                None,
+            )
             for rival in result.rivals
             if len(rival.agents) > 1
         ),
@@ -241,10 +263,12 @@ def _cloud(result: PruneResult, parts: Split) -> SubsetCloud:
             own = setting.scorer(row_S[row_S >= 0][None])
             scores = Scores(*(np.concatenate(pair) for pair in zip(scores, own, strict=True)))
         places.append(int(at[0]))
-    test_bits = BitTable.of(parts.test, ranked=setting.scorer.bits.ranked)
+    test_bits = BitTable.of(setting.parts.test, ranked=setting.scorer.bits.ranked)
+    # Agents that were excluded are on the page, but not in the search.
+    places_M = np.array([parts.fit.agents.index(name) for name in setting.parts.fit.agents])
     usd = setting.scorer.usd
     return SubsetCloud(
-        members=np.where(members_PS >= 0, setting.scorer.bits.ranked[members_PS], -1).astype(np.int16),
+        members=np.where(members_PS >= 0, places_M[setting.scorer.bits.ranked[members_PS]], -1).astype(np.int16),
         objective=scores.objective,
         accuracy=scores.accuracy,
         focal=np.nan_to_num(scores.focal),
@@ -291,6 +315,10 @@ def _ranks(setting: Setting, agents: Sequence[str]) -> list[int]:
     return ranks
 
 
+def _label(result: PruneResult) -> str:
+    return f"{_name(result.subsets[0].agents)}, {result.fuser}"
+
+
 def _shown(result: PruneResult) -> list[tuple[str, ...]]:
     """Return the sub-ensembles that are marked among all: the best, and the Pareto front."""
     return [result.subsets[0].agents, *(item.agents for item in result.front)]
@@ -318,8 +346,10 @@ def _listed(agents: Sequence[str]) -> str:
 
 def _sentences(result: Result) -> list[str]:
     first, *others = result.verdict.rstrip(".").split("; ")
-    subject = "It " if isinstance(result, PruneResult) else ""
-    return [f"{first}.", *(f"{subject}{clause}." for clause in others)]
+    if isinstance(result, BenchResult):
+        return [f"{first}.", *(f"{clause}." for clause in others)]
+    unfinished = [] if result.complete else ["The pruning was interrupted: this is the best of what it had looked at."]
+    return [f"{first}.", *unfinished, *(f"It {clause}." for clause in others)]
 
 
 def _notes(result: Result) -> tuple[str, ...]:

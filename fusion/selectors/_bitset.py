@@ -77,7 +77,7 @@ class BitTable:
         if table.num_agents > MAX_AGENTS:
             raise UsageError(
                 f"pruning counts failures of all triples of at most {MAX_AGENTS} agents, got {table.num_agents}; "
-                "keep the most accurate ones (table.columns)"
+                "exclude some (--exclude), or keep the most accurate ones (table.columns)"
             )
         ranked_M = by_accuracy(table.accuracies) if ranked is None else ranked
         answers_MN = np.ascontiguousarray(table.answers.T[ranked_M])

@@ -8,8 +8,11 @@ share the work on them, so lexicographic order is fastest.
 Correctness is checked against plain NumPy in tests/test_kernels.py.
 """
 
+import functools
+import logging
+import pickle
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -18,16 +21,50 @@ from numba.extending import intrinsic
 
 from fusion.schema import IntArray
 
+_LOG = logging.getLogger(__name__)
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 Words = np.ndarray[tuple[int, ...], np.dtype[np.uint64]]
 
 
+class Compiled:
+    """A function that is compiled on first use, and kept for later processes where that is possible.
+
+    It runs without holding the interpreter's lock. Kernels kept by an earlier process may be damaged, and the disk may
+    be full: then it is compiled for this process alone.
+
+    Args:
+        function: What to compile.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        try:
+            self._compiled = numba.njit(nogil=True, cache=True)(function)
+        except RuntimeError:  # No folder to keep it in can be written to.
+            self._compiled = numba.njit(nogil=True)(function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run it."""
+        try:
+            return self._compiled(*arguments)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            _LOG.warning("compiled kernels cannot be kept in or read from %s: %s", _folder(self._compiled), error)
+            self._compiled = numba.njit(nogil=True)(self._compiled.py_func)
+            return self._compiled(*arguments)
+
+    @property
+    def signatures(self) -> list[Any]:
+        """The types of arguments that it has been compiled for."""
+        return list(self._compiled.signatures)
+
+
 def compiled(function: Function) -> Function:
-    """Compile on first use and keep the result for later processes; run without holding the interpreter's lock."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # No folder to keep it in can be written to.
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+    """Return a function that is compiled on first use (`Compiled`); others that are compiled cannot call it."""
+    return cast("Function", functools.update_wrapper(Compiled(function), function))
+
+
+def _folder(function: Any) -> str:
+    return str(getattr(function.stats, "cache_path", None) or "the cache")
 
 
 def inlined(function: Function) -> Function:

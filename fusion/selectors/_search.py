@@ -58,7 +58,7 @@ class Found:
     Attributes:
         best: Sub-ensembles by rank, best first.
         method: How it searched.
-        searched: Number of different sub-ensembles scored; genetic search on workers counts those of each island.
+        searched: Number of different sub-ensembles scored.
         total: Number of sub-ensembles that are allowed, before limits on price and latency.
         complete: False when it was interrupted.
         front: The sub-ensembles that are accurate for their size and price, as far as they were scored (`Front`).
@@ -94,6 +94,21 @@ class Job(NamedTuple):
     most: int
     piece: "Chunk | _Draw | tuple[tuple[int, ...], ...]"
     seed: int
+
+
+class Piece(NamedTuple):
+    """What a worker found.
+
+    Attributes:
+        best, front: Sub-ensembles.
+        searched: How many it scored.
+        seen: Which, where workers may come across the same ones.
+    """
+
+    best: Scored
+    front: Scored
+    searched: int
+    seen: set[tuple[int, ...]] | None
 
 
 class _Draw(NamedTuple):
@@ -168,12 +183,12 @@ def search(
     )
 
 
-def work(job: Job) -> tuple[Scored, Scored, int]:
-    """Do one piece of a search in a worker; returns the best found, the front, and how many were scored."""
+def work(job: Job) -> "Piece":
+    """Do one piece of a search in a worker."""
     repeats = not isinstance(job.piece, Chunk | _Draw)
     recorder = _Recorder(dataclasses.replace(job.scorer, threads=1), job.most, 0, job.space, repeats=repeats)
     _do(recorder, job)
-    return recorder.best.found, recorder.front.found, recorder.searched
+    return Piece(recorder.best.found, recorder.front.found, recorder.searched, recorder.seen)
 
 
 class _Recorder:
@@ -188,7 +203,7 @@ class _Recorder:
         self.share = 1.0
         self._sizes = space.sizes
         # Beam and genetic search come across the same ones again.
-        self._seen: set[tuple[int, ...]] | None = set() if repeats else None
+        self.seen: set[tuple[int, ...]] | None = set() if repeats else None
         self._rows: list[IntArray] = []
         self._scores: list[Scores] = []
 
@@ -203,6 +218,16 @@ class _Recorder:
             self.front.add(rows_PS, scores)
             self._count(rows_PS, scores)
         return scores.objective
+
+    def add(self, piece: Piece) -> None:
+        """Take over what a worker found."""
+        self.best.merge(piece.best)
+        self.front.merge(piece.front)
+        if self.seen is None or piece.seen is None:
+            self.searched += piece.searched
+        else:
+            self.searched += len(piece.seen - self.seen)
+            self.seen |= piece.seen
 
     def proposed(self, told: Told) -> Callable[[IntArray], FloatArray]:
         """Return `score` for searches that cannot tell how many sub-ensembles they will look at."""
@@ -231,10 +256,10 @@ class _Recorder:
         return Cloud(members_PS, scores, self.searched if sampled else None)
 
     def _count(self, rows_PS: IntArray, scores: Scores) -> None:
-        if self._seen is not None:
+        if self.seen is not None:
             rows = list(map(tuple, rows_PS.tolist()))
-            fresh_P = np.array([row not in self._seen for row in rows])
-            self._seen.update(rows)
+            fresh_P = np.array([row not in self.seen for row in rows])
+            self.seen.update(rows)
             rows_PS, scores = rows_PS[fresh_P], Scores(*(column[fresh_P] for column in scores))
         if self.keep:
             self._sample(rows_PS, scores)
@@ -292,10 +317,8 @@ def _done(recorder: _Recorder, jobs: Iterable[Job], executor: Executor | None) -
             yield index
         return
     with closing(executor.map(work, jobs, kind="prune")) as results:
-        for index, (best, front, searched) in results:
-            recorder.best.merge(best)
-            recorder.front.merge(front)
-            recorder.searched += searched
+        for index, piece in results:
+            recorder.add(piece)
             yield index
 
 
