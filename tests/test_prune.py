@@ -349,7 +349,7 @@ class TestPools:
         )
 
     def test_what_was_not_asked_costs_what_the_rest_does(self) -> None:
-        """Tokens are 0 where an agent was not asked; a question costs what those asked cost: 150 + 2 * 50 per million."""
+        """Tokens are 0 where an agent was not asked; one costs 150 + 2 * 50 per million."""
         table = varied().columns(["ash", "elm"])
         asked_NM = np.ones((len(table), 2), dtype=bool)
         asked_NM[::2, 0] = False
