@@ -137,7 +137,8 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}"))
-    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
     task = bar.add_task("starting", total=None, counts="")
     # By the clock, not by the next step: the first may be the long one.
     timer = threading.Timer(SLOW_SECONDS, bar.start)
@@ -147,12 +148,14 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         counts = f"{done}/{total}" if total else str(done or "")
         bar.update(task, description=step[:48], completed=done, total=total or None, counts=counts)
 
-    timer.start()
+    if console.is_terminal:
+        timer.start()
     try:
         yield told
     finally:
         timer.cancel()
-        timer.join()
+        if timer.ident is not None:
+            timer.join()
         if bar.live.is_started:
             bar.stop()
 

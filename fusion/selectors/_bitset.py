@@ -222,11 +222,14 @@ def in_parts(work: Callable[[slice], None], length: int, threads: int) -> None:
     """Run `work` on consecutive parts of [0, length), `threads` at a time."""
     bounds = np.linspace(0, length, max(1, min(threads, length // 64)) + 1).astype(int).tolist()
     parts = [slice(low, high) for low, high in itertools.pairwise(bounds)]
-    if len(parts) == 1:
-        work(parts[0])
+    *others, own = parts
+    if not others:
+        work(own)
         return
-    with ThreadPoolExecutor(len(parts)) as pool:
-        for done in [pool.submit(work, part) for part in parts]:
+    with ThreadPoolExecutor(len(others)) as pool:
+        started = [pool.submit(work, part) for part in others]
+        work(own)
+        for done in started:
             done.result()
 
 
