@@ -105,9 +105,11 @@ def python_page() -> str:
             lines.append(f"## `{name}`\n\nThe version of this package.\n")
             continue
         lines += [f"## `{name}`\n", f"```text\n{_signature(name, thing)}\n\n{inspect.getdoc(thing) or ''}\n```\n"]
+        bases = [base for base in getattr(thing, "__mro__", ()) if base.__module__.startswith("fusion.")]
+        own = {method for base in bases for method in vars(base)}
         for method, found in inspect.getmembers(thing) if isinstance(thing, type) else ():
             documented = isinstance(found, property) or inspect.isroutine(found)
-            if documented and not method.startswith("_") and method in vars(thing):
+            if documented and not method.startswith("_") and method in own:
                 lines.append(f"- `{name}.{method}`: {_first_line(found)}")
         lines.append("")
     return "\n".join(lines)

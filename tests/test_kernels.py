@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from fusion.fusers.weighted_vote import WeightedVote
 from fusion.schema import IntArray, Selection
 from fusion.selectors import BitTable, Objective, Scorer, _bitset, _kernels
 from fusion.selectors._bitset import LEVELS, MAX_AGENTS, focal_diversities, pair_means
+from fusion.selectors._score import in_parts
 from fusion.selectors.fixed_subset import FixedSubset
 
 # Both are means of ratios of the same integers, rounded once more or less.
@@ -113,7 +115,7 @@ def expected_votes(
     return [plain.right_votes(table, [ranked[r] for r in row], ranked, weights) for row in rows_PS.tolist()]
 
 
-def check_everything(table: PredictionTable, *, threads: int = 1) -> None:
+def check_everything(table: PredictionTable) -> None:
     """All counts of all sub-ensembles against the plain ones."""
     bits = BitTable.of(table)
     ranked = plain.ranking(table)
@@ -121,11 +123,11 @@ def check_everything(table: PredictionTable, *, threads: int = 1) -> None:
     counts = bits.co_errors()
     for size in sizes(table):
         rows_PS = ranked_rows(bits, size)
-        assert bits.votes(rows_PS, threads=threads).tolist() == expected_votes(table, ranked, rows_PS), size
+        assert bits.votes(rows_PS).tolist() == expected_votes(table, ranked, rows_PS), size
         corrects = [plain.correct(table, [ranked[r] for r in row]) for row in rows_PS.tolist()]
-        assert bits.hits(rows_PS, threads=threads).tolist() == [plain.at_least(correct) for correct in corrects], size
+        assert bits.hits(rows_PS).tolist() == [plain.at_least(correct) for correct in corrects], size
         np.testing.assert_allclose(
-            focal_diversities(counts, rows_PS, threads=threads),
+            focal_diversities(counts, rows_PS),
             [plain.focal_diversity(correct) for correct in corrects],
             rtol=0,
             atol=ROUNDING,
@@ -186,7 +188,7 @@ def test_many_blocks(words: int, questions: int, monkeypatch: pytest.MonkeyPatch
     for name, value in {"_CACHED_BYTES": 1, "_MIN_WORDS": 1, "_MAX_WORDS": words}.items():
         monkeypatch.setattr(_bitset, name, value)
     bits = BitTable.of(table)
-    assert len(bits.correct) == -(-questions // (64 * bits.correct.shape[2]))
+    assert len(bits.correct) == -(-bits.num_open // (64 * bits.correct.shape[2]))
     assert bits.correct.shape[2] <= words
     check_everything(table)
     weights_M = np.arange(1.0, 6.0)
@@ -200,9 +202,82 @@ def test_many_blocks(words: int, questions: int, monkeypatch: pytest.MonkeyPatch
 def test_blocks_of_usual_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole vectors of 8 words, 512 questions; the second block has one question."""
     monkeypatch.setattr(_bitset, "_MAX_WORDS", 1)
-    table = crowd(20, questions=513, agents=4)
+    table = crowd(20, questions=900, agents=4)
+    right_N = table.correct.sum(axis=1)
+    table = table.rows(np.flatnonzero((right_N > 0) & (right_N < 4))[:513])
     assert BitTable.of(table).correct.shape == (2, 4, 8)
     check_everything(table)
+
+
+def test_settled_questions_are_counted_alone() -> None:
+    """Of five questions all agents get two right and nobody the third; two are left for the planes."""
+    table = by_hand([[0, 0, 0], [1, 0, 2], [0, 0, 0], [0, 1, 1], [0, 0, -1]], [0, 3, 0, 0, 0], num_options=[4] * 5)
+    bits = BitTable.of(table)
+    assert (bits.solved, bits.lost, bits.num_open) == (2, 1, 2)
+    assert np.bitwise_count(bits.correct).sum() == 3
+    assert bits.co_errors().pairs.tolist() == [[1, 1, 1], [0, 2, 2], [0, 0, 3]]
+    assert bits.co_errors().triples[0, 1, 2] == 1
+    assert bits.co_errors().triples.sum() == 1
+    check_everything(table)
+
+
+class TestParts:
+    @pytest.mark.parametrize("threads", [1, 2, 5])
+    @pytest.mark.parametrize("length", [0, 1, 63, 64, 129, 5000, 40_000])
+    def test_every_place_is_worked_on_once(self, threads: int, length: int) -> None:
+        done_P = np.zeros(length, int)
+
+        def work(part: slice) -> None:
+            done_P[part] += 1
+
+        in_parts(work, length, threads)
+        assert (done_P == 1).all()
+
+    def test_after_an_interrupt_nobody_takes_another_part(self) -> None:
+        taken = []
+        both = threading.Barrier(2, timeout=30)
+
+        def work(part: slice) -> None:
+            taken.append(part)
+            if len(taken) <= 2:
+                both.wait()
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            stopped.wait(30)
+
+        stopped = threading.Event()
+        threading.Timer(0.2, stopped.set).start()
+        with pytest.raises(KeyboardInterrupt):
+            in_parts(work, 40_000, 2)
+        assert len(taken) == 2
+
+    def test_an_error_of_another_thread_is_raised(self) -> None:
+        def work(part: slice) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                raise MemoryError("in a thread")
+            waiting.wait(30)
+
+        waiting = threading.Event()
+        threading.Timer(0.2, waiting.set).start()
+        with pytest.raises(MemoryError, match="in a thread"):
+            in_parts(work, 40_000, 2)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_a_fork_has_threads_of_its_own(self) -> None:
+        code = """
+            import os, signal
+            from fusion.selectors._score import in_parts
+
+            done = []
+            in_parts(done.append, 1000, 2)
+            child = os.fork()
+            if not child:
+                signal.alarm(60)  # Were it to wait for threads that it does not have.
+                in_parts(done.append, 1000, 2)
+                os._exit(len(done) != 16)
+            assert os.waitpid(child, 0)[1] == 0
+            """
+        subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, timeout=120)
 
 
 ANSWERS = st.tuples(st.integers(1, 70), st.integers(2, 5), st.integers(1, 4))
@@ -231,7 +306,7 @@ def test_any_weights(table: PredictionTable, data: st.DataObject) -> None:
     check_weighted(table, weights)
 
 
-def check_weighted(table: PredictionTable, weights: Sequence[int], *, threads: int = 1) -> None:
+def check_weighted(table: PredictionTable, weights: Sequence[int]) -> None:
     """Weighted votes of all sub-ensembles against the plain ones; weights by position in the table."""
     assert max(weights) == LEVELS, "others are scaled"
     bits = BitTable.of(table)
@@ -239,7 +314,7 @@ def check_weighted(table: PredictionTable, weights: Sequence[int], *, threads: i
     for size in sizes(table):
         rows_PS = ranked_rows(bits, size)
         expected = expected_votes(table, bits.ranked.tolist(), rows_PS, weights)
-        assert bits.weighted_votes(rows_PS, weights_M, threads=threads).tolist() == expected, size
+        assert bits.weighted_votes(rows_PS, weights_M).tolist() == expected, size
 
 
 def test_weighted_votes(table: PredictionTable) -> None:
@@ -302,26 +377,6 @@ def test_weights_are_scaled() -> None:
         assert (bits.weighted_votes(rows_PS, weights_M * factor) == bits.weighted_votes(rows_PS, weights_M)).all()
 
 
-@pytest.mark.parametrize("threads", [2, 3, 100])
-def test_threads(threads: int) -> None:
-    """Parts of unequal length, and more threads than there is work for."""
-    table = crowd(50, agents=10)
-    bits = BitTable.of(table)
-    counts = bits.co_errors()
-    values_MM = np.random.default_rng(0).random((10, 10))
-    weights_M = np.linspace(1, 2, 10)
-    for size in (2, 3, 4, 5):
-        rows_PS = ranked_rows(bits, size)
-        assert (bits.votes(rows_PS, threads=threads) == bits.votes(rows_PS)).all()
-        assert (bits.hits(rows_PS, threads=threads) == bits.hits(rows_PS)).all()
-        there, here = (bits.weighted_votes(rows_PS, weights_M, threads=used) for used in (threads, 1))
-        assert (there == here).all()
-        there, here = (focal_diversities(counts, rows_PS, threads=used) for used in (threads, 1))
-        assert (there == here).all()
-        there, here = (pair_means(values_MM, rows_PS, threads=used) for used in (threads, 1))
-        assert (there == here).all()
-
-
 @pytest.mark.parametrize("order", ["shuffled", "reversed", "repeated"])
 def test_rows_in_any_order(order: str) -> None:
     """What is shared with the row before must never be more than what is equal."""
@@ -357,9 +412,9 @@ def test_no_rows() -> None:
     bits = BitTable.of(crowd(62))
     for size in (1, 2, 4):
         none_PS = np.empty((0, size), np.int16)
-        assert bits.votes(none_PS, threads=3).shape == (0,)
-        assert bits.hits(none_PS, threads=3).shape == (0, size)
-        assert bits.weighted_votes(none_PS, np.ones(6), threads=3).shape == (0,)
+        assert bits.votes(none_PS).shape == (0,)
+        assert bits.hits(none_PS).shape == (0, size)
+        assert bits.weighted_votes(none_PS, np.ones(6)).shape == (0,)
     assert focal_diversities(bits.co_errors(), np.empty((0, 2), np.int16)).shape == (0,)
 
 
@@ -537,7 +592,7 @@ def test_recorded_many_at_once(recorded: PredictionTable) -> None:
     """Thousands of rows that share their first members, against each on its own."""
     bits = BitTable.of(recorded)
     rows_PS = ranked_rows(bits, 4)
-    votes_P = bits.votes(rows_PS, threads=2)
+    votes_P = bits.votes(rows_PS)
     for p in range(0, len(rows_PS), 331):
         assert bits.votes(rows_PS[p : p + 1]).tolist() == [votes_P[p]]
 

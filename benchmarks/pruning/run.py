@@ -8,6 +8,7 @@ are any, else random ones of the same shape. README.md explains the figures.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -126,12 +127,15 @@ class Contest:
     """
 
     def __init__(self, table: PredictionTable) -> None:
-        self.bits = BitTable.of(table)
-        self.counts = self.bits.co_errors()
+        self.scorer = Scorer.of(table, Objective.parse(DEFAULT_OBJECTIVE), threads=1)
+        self.bits, self.counts = self.scorer.bits, self.scorer.co_errors
         answers_NM = np.ascontiguousarray(table.answers[:, self.bits.ranked])
         labels_N = table.require_labels().astype(answers_NM.dtype)
         self.plain = Plain(answers_NM, labels_N)
-        self.voters = [make(answers_NM, labels_N) for make in VOTES]
+        # As the kernels do, NumPy leaves out the questions that all agents get right, or none.
+        right_N = (answers_NM == labels_N[:, None]).sum(axis=1)
+        open_N = (right_N > 0) & (right_N < table.num_agents)
+        self.voters = [make(answers_NM[open_N], labels_N[open_N]) for make in VOTES]
         self.focals = [make(answers_NM == labels_N[:, None]) for make in FOCALS]
         self.rows_PS = all_rows(table.num_agents, SIZE)
         self.drawn = np.random.default_rng(0).choice(len(self.rows_PS), SAMPLE, replace=False)
@@ -143,9 +147,10 @@ class Contest:
         right = self.bits.votes(self.rows_PS)[self.drawn].tolist()
         focal_P = focal_diversities(self.counts, self.rows_PS)[self.drawn]
         furthest = 0.0
-        votes = [(self.plain.votes, self.few), *((voter.votes, self.sample) for voter in self.voters)]
-        for voted, rows in votes:
-            if each(voted, rows) != right[: len(rows)]:
+        votes = [(self.plain.votes, self.few, 0)]
+        votes += [(voter.votes, self.sample, self.bits.solved) for voter in self.voters]
+        for voted, rows, solved in votes:
+            if [solved + count for count in each(voted, rows)] != right[: len(rows)]:
                 sys.exit(f"{voted.__qualname__} differs from the votes of the kernels")
         focals = [(self.plain.focal, self.few), *((scorer.focal, self.sample) for scorer in self.focals)]
         for scored, rows in focals:
@@ -162,11 +167,13 @@ class Contest:
         ]
         sides += [Side(voter.name, SAMPLE, partial(each, voter.votes, self.sample)) for voter in self.voters]
         sides += [Side(scorer.name, SAMPLE, partial(each, scorer.focal, self.sample)) for scorer in self.focals]
+        sides += [
+            Side("kernels, votes", len(self.rows_PS), partial(self.bits.votes, self.rows_PS)),
+            Side("kernels, focal", len(self.rows_PS), partial(focal_diversities, self.counts, self.rows_PS)),
+        ]
         for count in threads:
-            votes = partial(self.bits.votes, self.rows_PS, threads=count)
-            focal = partial(focal_diversities, self.counts, self.rows_PS, threads=count)
-            sides += [Side(f"kernels, votes, {named(count)}", len(self.rows_PS), votes)]
-            sides += [Side(f"kernels, focal, {named(count)}", len(self.rows_PS), focal)]
+            both = partial(dataclasses.replace(self.scorer, threads=count), self.rows_PS)
+            sides += [Side(f"kernels, {named(count)}", len(self.rows_PS), both)]
         return timed(sides, repeats)
 
 
@@ -195,12 +202,11 @@ def compared(contest: Contest, threads: Sequence[int], repeats: int) -> dict[str
     usual = "counts over options, np.bincount"
     quick = min((scorer.name for scorer in contest.focals), key=lambda name: times[name].median)
     names |= {"NumPy, fastest": (best, quick), "NumPy, usual": (usual, quick)}
-    for count in threads:
-        names[f"kernels, {named(count)}"] = (f"kernels, votes, {named(count)}", f"kernels, focal, {named(count)}")
     sums = {name: total(times, *parts) for name, parts in names.items()}
     print("votes and focal diversity together")
     for name, seconds in sums.items():
         print(f"  {name:55} {told(seconds, 1e6)}   {' + '.join(names[name])}")
+    sums |= {f"kernels, {named(count)}": times[f"kernels, {named(count)}"] for count in threads}
     ratios = {}
     for count in threads:
         mine = sums[f"kernels, {named(count)}"]

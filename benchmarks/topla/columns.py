@@ -8,7 +8,7 @@ import numpy as np
 
 from fusion.data import Split
 from fusion.schema import FloatArray, IntArray
-from fusion.selectors import Best, BitTable, Objective, Scored, Scorer, Scores, Space
+from fusion.selectors import Best, Objective, Scored, Scorer, Scores, Space
 
 MEASURED = (
     "focal",
@@ -84,7 +84,7 @@ def measure(parts: Split, sizes: Sequence[int], *, threads: int, told: Told) -> 
         told: Told what is done.
     """
     scorer = Scorer.of(parts.fit, Objective.parse("accuracy"), also=MEASURED, threads=threads)
-    test_bits = BitTable.of(parts.test, ranked=scorer.bits.ranked)
+    elsewhere = Scorer.of(parts.test, scorer.objective, ranked=scorer.bits.ranked, threads=threads)
     test_accuracies_M = parts.test.accuracies[scorer.bits.ranked]
     count = parts.fit.num_agents
     rows: dict[int, IntArray] = {}
@@ -94,7 +94,7 @@ def measure(parts: Split, sizes: Sequence[int], *, threads: int, told: Told) -> 
         told(f"{math.comb(count, size):,} sub-ensembles of {size}")
         space = Space(num_agents=count, sizes=(size,), free=tuple(range(count)))
         rows_PS = np.vstack([space.rows(chunk) for chunk in space.chunks()])
-        accuracy_P = test_bits.votes(rows_PS, threads=threads) / len(parts.test)
+        accuracy_P = elsewhere.measure("accuracy", rows_PS)
         members_PS = test_accuracies_M[rows_PS]
         rows[size] = rows_PS
         fit[size] = {name: scorer.measure(name, rows_PS) for name in MEASURED}

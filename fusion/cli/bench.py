@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fusion.cli._options import JsonFile, PricesFile, Stratify
+
 if TYPE_CHECKING:
     pass
 
@@ -28,18 +30,13 @@ def bench_command(
     seed: Annotated[
         int | None, typer.Option(help="Of the split and the bootstrap (default: 0).", envvar="FUSION_SEED")
     ] = None,
-    stratify: Annotated[str | None, typer.Option(help="category or none (default: category).")] = None,
+    stratify: Stratify = None,
     cluster: Annotated[
         str | None, typer.Option(help="category: treat questions of a category as dependent; or none (default: none).")
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="Bootstrap resamples (default: 10000).")] = None,
-    prices: Annotated[
-        Path | None,
-        typer.Option(help="YAML with prices: {AGENT: {input: USD, output: USD}}, per million tokens."),
-    ] = None,
-    json: Annotated[
-        str | None, typer.Option(help="Write the result as JSON to this file; - prints it instead.")
-    ] = None,
+    prices: PricesFile = None,
+    json: JsonFile = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML with all of this; options given here win.", envvar="FUSION_CONFIG")
     ] = None,

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, cast
 
 import typer
 
+from fusion.cli._options import JsonFile
+
 
 def compare_command(
     run_a: Annotated[Path, typer.Argument(metavar="RUN", help="JSON of fusion bench, or a folder with one.")],
@@ -15,9 +17,7 @@ def compare_command(
     system_b: Annotated[str | None, typer.Option(help="System of the second run (default: likewise).")] = None,
     cluster: Annotated[str, typer.Option(help="category or none.")] = "none",
     seed: Annotated[int, typer.Option(help="Of the bootstrap.", envvar="FUSION_SEED", min=0)] = 0,
-    json: Annotated[
-        str | None, typer.Option(help="Write the result as JSON to this file; - prints it instead.")
-    ] = None,
+    json: JsonFile = None,
 ) -> None:
     """Compare two systems of recorded runs, question by question, with paired statistics."""
     from fusion.cli._show import make_console, write_json

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fusion.cli._options import JsonFile, PricesFile, Stratify
+
 if TYPE_CHECKING:
     from fusion.pruning import JobsResult
 
@@ -49,7 +51,7 @@ def prune_command(
     seed: Annotated[
         int | None, typer.Option(help="Of the split, the folds and the search (default: 0).", envvar="FUSION_SEED")
     ] = None,
-    stratify: Annotated[str | None, typer.Option(help="category or none (default: category).")] = None,
+    stratify: Stratify = None,
     search: Annotated[
         str | None, typer.Option(help="auto, exhaustive, beam, genetic, beam+genetic or random (default: auto).")
     ] = None,
@@ -64,13 +66,8 @@ def prune_command(
     executor: Annotated[
         str, typer.Option(help="Where to search: here, or an executor such as ray or 'ray(workers=8)'.")
     ] = "here",
-    prices: Annotated[
-        Path | None,
-        typer.Option(help="YAML with prices: {AGENT: {input: USD, output: USD}}, per million tokens."),
-    ] = None,
-    json: Annotated[
-        str | None, typer.Option(help="Write the result as JSON to this file; - prints it instead.")
-    ] = None,
+    prices: PricesFile = None,
+    json: JsonFile = None,
     config: Annotated[Path | None, typer.Option(help="YAML with all of this; options given here win.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key of --config or --jobs: a.b=c. May be repeated.")

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from fusion.evaluation._bench import DEFAULT_SYSTEMS, BenchOptions, bench, compare_pairs, file_name, fit_and_test
     from fusion.evaluation._compare import CompareResult, compare, read_run
     from fusion.evaluation._config import BenchConfig, Price, Prices
-    from fusion.evaluation._result import BenchResult, PairedResult, SystemResult, as_json, read_result
-    from fusion.evaluation._verdict import beats, p_value, points
+    from fusion.evaluation._result import BenchResult, JsonFile, PairedResult, SystemResult, as_json
+    from fusion.evaluation._verdict import beats, p_value, points, said
     from fusion.stopwatch import versions
 
 _HOMES = {
@@ -21,6 +21,7 @@ _HOMES = {
     "BenchOptions": "fusion.evaluation._bench",
     "BenchResult": "fusion.evaluation._result",
     "CompareResult": "fusion.evaluation._compare",
+    "JsonFile": "fusion.evaluation._result",
     "PairedResult": "fusion.evaluation._result",
     "Price": "fusion.evaluation._config",
     "Prices": "fusion.evaluation._config",
@@ -34,8 +35,8 @@ _HOMES = {
     "fit_and_test": "fusion.evaluation._bench",
     "p_value": "fusion.evaluation._verdict",
     "points": "fusion.evaluation._verdict",
-    "read_result": "fusion.evaluation._result",
     "read_run": "fusion.evaluation._compare",
+    "said": "fusion.evaluation._verdict",
     "versions": "fusion.stopwatch",
 }
 
@@ -45,6 +46,7 @@ __all__ = [
     "BenchOptions",
     "BenchResult",
     "CompareResult",
+    "JsonFile",
     "PairedResult",
     "Price",
     "Prices",
@@ -58,8 +60,8 @@ __all__ = [
     "fit_and_test",
     "p_value",
     "points",
-    "read_result",
     "read_run",
+    "said",
     "versions",
 ]
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from fusion.data import PredictionTable
 from fusion.errors import InputError, UnknownName
 from fusion.files import write_text
 from fusion.schema import BoolArray, Json, RunRecord
-
-_R = TypeVar("_R")
 
 Role = Literal["system", "baseline", "upper_bound", "member"]
 
@@ -126,8 +124,53 @@ class Outcomes:
         return correct_N
 
 
+class JsonFile:
+    """A result dataclass that a command writes as JSON, and that can be read back."""
+
+    command: ClassVar[str]
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the whole result as JSON values; docs/bench-json.md and docs/prune-json.md describe them."""
+        return as_json(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result as JSON, whole or not at all.
+
+        Raises:
+            OutputError: When the file cannot be written.
+        """
+        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: When the file is missing or is not such a result.
+        """
+        # Costs 0.1 s to import, and only reading needs it.
+        from pydantic import TypeAdapter, ValidationError
+
+        source = Path(path)
+        try:
+            return TypeAdapter(cls).validate_json(source.read_bytes())
+        except OSError as error:
+            raise InputError(
+                f"no run {source}: {error.strerror}; give a file that {cls.command} --json wrote"
+            ) from error
+        except InputError as error:
+            raise InputError(f"{source} is damaged, outcomes: {error}; run the evaluation again") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise InputError(
+                f"{source} is not the JSON of {cls.command}: {place}: {first['msg']}; write one with: "
+                f"{cls.command} TABLE --json FILE"
+            ) from error
+
+
 @dataclass(frozen=True, kw_only=True)
-class BenchResult:
+class BenchResult(JsonFile):
     """An evaluation of systems against each other and against the default baselines.
 
     Args:
@@ -151,6 +194,7 @@ class BenchResult:
     notes: tuple[str, ...]
     run: RunRecord
     outcomes: Outcomes
+    command: ClassVar[str] = "fusion bench"
     format: Literal["fusion.bench/1"] = "fusion.bench/1"
 
     def system(self, name: str) -> SystemResult:
@@ -163,52 +207,6 @@ class BenchResult:
             if result.name == name:
                 return result
         raise UnknownName(kind="system", name=name, known=[result.name for result in self.systems])
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the whole result as JSON values; docs/bench-json.md describes them."""
-        return as_json(self)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result as JSON, whole or not at all.
-
-        Raises:
-            OutputError: When the file cannot be written.
-        """
-        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> BenchResult:
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: When the file is missing or is not such a result.
-        """
-        return read_result(cls, path, command="fusion bench")
-
-
-def read_result(kind: type[_R], path: str | os.PathLike[str], *, command: str) -> _R:
-    """Read a result dataclass from the JSON that a command wrote with --json.
-
-    Raises:
-        InputError: When the file is missing or is not such a result.
-    """
-    # Costs 0.1 s to import, and only reading needs it.
-    from pydantic import TypeAdapter, ValidationError
-
-    source = Path(path)
-    try:
-        return TypeAdapter(kind).validate_json(source.read_bytes())
-    except OSError as error:
-        raise InputError(f"no run {source}: {error.strerror}; give a file that {command} --json wrote") from error
-    except InputError as error:
-        raise InputError(f"{source} is damaged, outcomes: {error}; run the evaluation again") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(
-            f"{source} is not the JSON of {command}: {place}: {first['msg']}; write one with: "
-            f"{command} TABLE --json FILE"
-        ) from error
 
 
 def as_json(value: object) -> dict[str, Json]:

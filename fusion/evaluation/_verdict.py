@@ -31,7 +31,7 @@ def verdict(systems: Sequence[SystemResult], paired: Sequence[PairedResult], *, 
         unbeaten = [pair for pair in others if not beats(pair)]
         if beats(against_best[0]) and unbeaten:
             named = " and ".join(
-                f"{_said(pair)} {by_name[pair.b].label} ({points(pair.difference)})" for pair in unbeaten
+                f"{said(pair)} {by_name[pair.b].label} ({points(pair.difference)})" for pair in unbeaten
             )
             clauses[-1] += f", but {named}"
     if not clauses:
@@ -44,7 +44,8 @@ def beats(pair: PairedResult) -> bool:
     return pair.difference > 0 and pair.holm_p < _ALPHA
 
 
-def _said(pair: PairedResult) -> str:
+def said(pair: PairedResult) -> str:
+    """Return in words how `pair.a` stands to `pair.b`."""
     if beats(pair):
         return "beats"
     return "is worse than" if pair.difference < 0 and pair.holm_p < _ALPHA else "does not beat"
@@ -56,9 +57,9 @@ def _clause(result: SystemResult, pair: PairedResult, best: str, *, first: bool)
     calls = f"at {_calls(result.calls_per_question)} a question"
     if first:
         against = f"the best single member, {best}: {points(pair.difference)} points"
-        return f"{result.name} {_said(pair)} {against} ({interval}, {p_value(pair)}, n = {pair.n}) {calls} against 1"
+        return f"{result.name} {said(pair)} {against} ({interval}, {p_value(pair)}, n = {pair.n}) {calls} against 1"
     figures = f"{points(pair.difference)} ({interval}, Holm p {_p(pair.holm_p)})"
-    return f"{result.name} {_said(pair)} that member: {figures} {calls}"
+    return f"{result.name} {said(pair)} that member: {figures} {calls}"
 
 
 def _calls(count: float) -> str:

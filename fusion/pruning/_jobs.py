@@ -20,7 +20,7 @@ from fusion.files import check_writable
 from fusion.protocols import Executor
 from fusion.pruning._jobs_file import Job, read_jobs
 from fusion.pruning._options import PruneOptions
-from fusion.pruning._prune import Progress, prepare, prune
+from fusion.pruning._prune import Progress, marks_of, prune
 from fusion.pruning._result import PruneResult
 from fusion.schema import Json
 
@@ -244,5 +244,5 @@ def _changes(
         yield f"its {', '.join(changed)} changed"
         return
     # The fingerprints of the parts, not of the whole: these differ as well when it is split otherwise.
-    if dict(old.run.tables) != dict(prepare(table, test, options).marks):
+    if dict(old.run.tables) != marks_of(table, test, options):
         yield "its table changed"

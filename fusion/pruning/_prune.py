@@ -16,15 +16,16 @@ from fusion.data import (
     table_notes,
 )
 from fusion.errors import UnknownName, UsageError
-from fusion.evaluation import BenchOptions, PairedResult, beats, compare_pairs, file_name, fit_and_test, p_value, points
+from fusion.evaluation import BenchOptions, PairedResult, compare_pairs, file_name, fit_and_test, p_value, points, said
 from fusion.protocols import Executor
 from fusion.pruning._evidence import gather
 from fusion.pruning._options import PruneOptions
 from fusion.pruning._outcomes import Members, Outcomes, in_pool_order, make_fuser
+from fusion.pruning._prices import mean_prices
 from fusion.pruning._refit import judged
 from fusion.pruning._result import PruneResult, RivalResult, SubsetResult
-from fusion.schema import BoolArray, FloatArray
-from fusion.selectors import BUDGET, Found, Objective, Prices, Scored, Scorer, Space, search, warm_up
+from fusion.schema import BoolArray
+from fusion.selectors import BUDGET, Found, Objective, Scored, Scorer, Space, search, warm_up
 from fusion.significance import accuracy_interval
 from fusion.stopwatch import Stopwatch
 
@@ -48,6 +49,7 @@ class Setting(NamedTuple):
         space: Which are allowed.
         options: How; excluded agents are out of the tables already.
         marks: Fingerprints of the tables by role, with all agents.
+        unpriced: Why costs are not known; "" when they are.
     """
 
     parts: Split
@@ -55,6 +57,7 @@ class Setting(NamedTuple):
     space: Space
     options: PruneOptions
     marks: Mapping[str, str]
+    unpriced: str
 
     def names(self, ranks: Sequence[int]) -> Members:
         """Return the agents at `ranks`, in pool order."""
@@ -112,8 +115,8 @@ def prepare(table: PredictionTable, test: PredictionTable | None, options: Prune
     Raises:
         FusionError: As `prune`.
     """
-    parts = fit_and_test(table, test, fit_fraction=options.fit_fraction, seed=options.seed, stratify=options.stratify)
-    marks = {"fit": parts.fit.fingerprint, "test": parts.test.fingerprint}
+    parts = _parts(table, test, options)
+    marks = _marks(parts)
     for name in (*options.include, *options.exclude, *options.prices):
         if name not in parts.fit.agents:
             raise UnknownName(kind="agent", name=name, known=parts.fit.agents)
@@ -128,7 +131,7 @@ def prepare(table: PredictionTable, test: PredictionTable | None, options: Prune
         options = replace(options, exclude=())
     fit = parts.fit
     objective = Objective.parse(options.objective)
-    prices, unpriced = _prices(fit, options)
+    prices, unpriced = mean_prices(fit, options)
     if unpriced and (options.max_cost is not None or "cost" in objective.weights):
         raise UsageError(f"the cost of sub-ensembles is not known: {unpriced}")
     scorer = Scorer.of(fit, objective, prices=prices)
@@ -146,7 +149,16 @@ def prepare(table: PredictionTable, test: PredictionTable | None, options: Prune
         max_seconds=options.max_latency,
     )
     objective.require_sizes(space.sizes)
-    return Setting(parts, scorer, space, options, marks)
+    return Setting(parts, scorer, space, options, marks, unpriced)
+
+
+def marks_of(table: PredictionTable, test: PredictionTable | None, options: PruneOptions) -> dict[str, str]:
+    """Return the fingerprints of the parts that a pruning chooses and is evaluated on, by role.
+
+    Raises:
+        FusionError: As `prune`.
+    """
+    return _marks(_parts(table, test, options))
 
 
 def chosen(setting: Setting, executor: Executor | None, told: Progress) -> tuple[Found, list[float] | None]:
@@ -201,25 +213,12 @@ def _read(table: Table) -> PredictionTable:
     return table if isinstance(table, PredictionTable) else read_table(table)
 
 
-def _prices(fit: PredictionTable, options: PruneOptions) -> tuple[Prices, str]:
-    """Return what a question costs of each agent and how long it takes, as far as that is known; and what is missing.
+def _parts(table: PredictionTable, test: PredictionTable | None, options: PruneOptions) -> Split:
+    return fit_and_test(table, test, fit_fraction=options.fit_fraction, seed=options.seed, stratify=options.stratify)
 
-    Means are over the questions that an agent was asked: of the others nothing is known.
-    """
-    asked_NM = np.ones(fit.answers.shape, dtype=bool) if fit.asked is None else fit.asked
-    num_asked_M = np.maximum(asked_NM.sum(axis=0), 1)
-    seconds_M: FloatArray | None = None
-    if fit.seconds is not None:
-        seconds_M = np.where(asked_NM, fit.seconds, 0).sum(axis=0, dtype=np.float64) / num_asked_M
-    unpriced = [name for name in fit.agents if name not in options.prices]
-    if unpriced:
-        return Prices(seconds=seconds_M), f"no price is given of {', '.join(unpriced[:5])}; give those of all agents"
-    if fit.tokens_in is None or fit.tokens_out is None:
-        return Prices(seconds=seconds_M), "the table has no token counts; record them (fusion record does)"
-    prices_M2 = np.array([options.prices[name] for name in fit.agents], dtype=np.float64)
-    usd_NM = fit.tokens_in * prices_M2[:, 0] + fit.tokens_out * prices_M2[:, 1]
-    usd_M = np.where(asked_NM, usd_NM, 0).sum(axis=0) / num_asked_M / 1e6
-    return Prices(usd=usd_M, seconds=seconds_M), ""
+
+def _marks(parts: Split) -> dict[str, str]:
+    return {"fit": parts.fit.fingerprint, "test": parts.test.fingerprint}
 
 
 def _reported(
@@ -352,18 +351,14 @@ def _pair_note(setting: Setting, best: SubsetResult) -> tuple[str, ...]:
 
 def _verdict(best: SubsetResult, paired: Sequence[PairedResult], num_questions: int) -> str:
     """Say how the best sub-ensemble stands against each rival on questions that it was not chosen on."""
-    said = (
+    first = (
         f"{' + '.join(best.agents)} answers {100 * best.test_accuracy:.1f} % of {num_questions} other questions right"
     )
     clauses = []
     for pair in paired:
-        if beats(pair):
-            word = "beats"
-        else:
-            word = "is worse than" if pair.difference < 0 and pair.holm_p < 0.05 else "does not beat"
         interval = f"95 % CI {points(pair.ci95[0])} to {points(pair.ci95[1])}"
-        clauses.append(f"{word} {pair.b}: {points(pair.difference)} points ({interval}, {p_value(pair)})")
-    return f"{said}; {'; '.join(clauses)}." if clauses else f"{said}."
+        clauses.append(f"{said(pair)} {pair.b}: {points(pair.difference)} points ({interval}, {p_value(pair)})")
+    return "; ".join([first, *clauses]) + "."
 
 
 def _notes(
@@ -375,9 +370,8 @@ def _notes(
     options, space = setting.options, setting.space
     notes = list(itertools.chain.from_iterable(table_notes(table) for table in tables if table is not None))
     notes += setting.scorer.objective.warnings()
-    missing = _prices(setting.parts.fit, options)[1] if options.prices else ""
-    if missing:
-        notes.append(f"costs are not known: {missing}")
+    if options.prices and setting.unpriced:
+        notes.append(f"costs are not known: {setting.unpriced}")
     left_out = [size for size in options.sizes if size not in space.sizes]
     if left_out:
         notes.append(

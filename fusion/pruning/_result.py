@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from fusion.evaluation import PairedResult, as_json, read_result
-from fusion.files import write_text
+from fusion.evaluation import JsonFile, PairedResult
 from fusion.pruning._evidence import Evidence
-from fusion.schema import Json, RunRecord
+from fusion.schema import RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,7 @@ class RivalResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneResult:
+class PruneResult(JsonFile):
     """The best sub-ensembles of a pool, and what they are worth on other questions.
 
     Args:
@@ -104,25 +101,5 @@ class PruneResult:
     notes: tuple[str, ...]
     run: RunRecord
     evidence: Evidence | None = None
+    command: ClassVar[str] = "fusion prune"
     format: Literal["fusion.prune/1"] = "fusion.prune/1"
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the whole result as JSON values; docs/prune-json.md describes them."""
-        return as_json(self)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result as JSON, whole or not at all.
-
-        Raises:
-            OutputError: When the file cannot be written.
-        """
-        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> PruneResult:
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: When the file is missing or is not such a result.
-        """
-        return read_result(cls, path, command="fusion prune")

@@ -3,9 +3,6 @@
 P sub-ensembles, S members; agents are given and returned by their position in the table.
 """
 
-import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -45,8 +42,12 @@ class CoErrors(NamedTuple):
 class BitTable:
     """What agents got right and where they agree on a wrong option, 64 questions a word, in blocks of W words.
 
+    Questions that all agents get right, or none, are counted alone: they come out alike for every sub-ensemble.
+
     Args:
         num_questions: N.
+        solved: Number of questions that all agents get right.
+        lost: Number of those that none does.
         ranked: int [M], positions of agents in the table from the most to the least accurate: the order in which
             they settle ties, and the order of the planes.
         correct: uint64 [blocks, M, W], where an agent is right.
@@ -55,6 +56,8 @@ class BitTable:
     """
 
     num_questions: int
+    solved: int
+    lost: int
     ranked: IntArray
     correct: Words
     wrong: Words
@@ -83,13 +86,25 @@ class BitTable:
         answers_MN = np.ascontiguousarray(table.answers.T[ranked_M])
         labels_N = table.require_labels().astype(answers_MN.dtype)
         correct_MN = (answers_MN == labels_N) & (answers_MN >= 0)
-        wrong_MN = (answers_MN >= 0) & ~correct_MN
-        return cls(len(table), ranked_M, *_planes(answers_MN, correct_MN, wrong_MN))
+        solved_N, lost_N = correct_MN.all(axis=0), ~correct_MN.any(axis=0)
+        open_N = ~(solved_N | lost_N)
+        return cls(
+            len(table),
+            int(solved_N.sum()),
+            int(lost_N.sum()),
+            ranked_M,
+            *_planes(*(np.compress(open_N, values_MN, axis=1) for values_MN in (answers_MN, correct_MN))),
+        )
 
     @property
     def num_agents(self) -> int:
         """M."""
         return len(self.ranked)
+
+    @property
+    def num_open(self) -> int:
+        """Number of questions that the planes hold: some agents get them right, others do not."""
+        return self.num_questions - self.solved - self.lost
 
     @property
     def nbytes(self) -> int:
@@ -102,30 +117,25 @@ class BitTable:
         place_M[self.ranked] = np.arange(self.num_agents)
         return np.sort(place_M[members_PS], axis=1)
 
-    def votes(self, ranked_PS: IntArray, *, threads: int = 1) -> IntArray:
+    def votes(self, ranked_PS: IntArray) -> IntArray:
         """Return on how many questions the plurality vote of each sub-ensemble is right, int64 [P].
 
         Abstentions are ignored; among tied options the one backed by the most accurate member wins.
 
         Args:
             ranked_PS: Members by rank, every row ascending; fastest in lexicographic order.
-            threads: How many work at a time.
         """
         ranked_PS = _rows(ranked_PS)
-        right_P = np.zeros(len(ranked_PS), np.int64)
+        right_P = np.full(len(ranked_PS), self.solved)
         assert self.correct.shape[2] % LANES == 0, "the kernel reads whole vectors"
         if ranked_PS.shape[1] == 1:
-            right_P[:] = np.bitwise_count(self.correct).sum(axis=(0, 2))[ranked_PS[:, 0]]
+            right_P += np.bitwise_count(self.correct).sum(axis=(0, 2), dtype=np.int64)[ranked_PS[:, 0]]
             return right_P
-
-        def count(part: slice) -> None:
-            for correct_MW, wrong_MW, agree_QW in zip(self.correct, self.wrong, self.agree, strict=True):
-                _vote_kernel.vote_block(correct_MW, wrong_MW, agree_QW, ranked_PS[part], right_P[part])
-
-        in_parts(count, len(ranked_PS), threads)
+        for planes in zip(self.correct, self.wrong, self.agree, strict=True):
+            _vote_kernel.vote_block(*planes, ranked_PS, right_P)
         return right_P
 
-    def weighted_votes(self, ranked_PS: IntArray, weights_M: FloatArray, *, threads: int = 1) -> IntArray:
+    def weighted_votes(self, ranked_PS: IntArray, weights_M: FloatArray) -> IntArray:
         """Return on how many questions the weighted vote of each sub-ensemble is right, int64 [P].
 
         The weights are rounded to whole numbers, the largest being `LEVELS`: sub-ensembles that differ by less than
@@ -134,7 +144,6 @@ class BitTable:
         Args:
             ranked_PS: Members by rank, every row ascending.
             weights_M: Non-negative, by rank.
-            threads: How many work at a time.
         """
         ranked_PS = _rows(ranked_PS)
         size = ranked_PS.shape[1]
@@ -143,25 +152,17 @@ class BitTable:
         whole_M = np.round(weights_M / weights_M.max() * LEVELS).astype(np.int64)
         # The largest number is a lead of all weights against none, compared with one weight more.
         num_bits = int(np.sort(whole_M)[-size:].sum() + LEVELS + 2).bit_length() + 1
-        right_P = np.zeros(len(ranked_PS), np.int64)
-
-        def count(part: slice) -> None:
-            for planes in zip(self.correct, self.wrong, self.agree, strict=True):
-                _weighted.weighted_vote_block(*planes, whole_M, num_bits, ranked_PS[part], right_P[part])
-
-        in_parts(count, len(ranked_PS), threads)
+        right_P = np.full(len(ranked_PS), self.solved)
+        for planes in zip(self.correct, self.wrong, self.agree, strict=True):
+            _weighted.weighted_vote_block(*planes, whole_M, num_bits, ranked_PS, right_P)
         return right_P
 
-    def hits(self, ranked_PS: IntArray, *, threads: int = 1) -> IntArray:
+    def hits(self, ranked_PS: IntArray) -> IntArray:
         """Return int64 [P, S], on how many questions at least 1, 2, ... S members of each sub-ensemble are right."""
         ranked_PS = _rows(ranked_PS)
-        counts_PC = np.zeros(ranked_PS.shape, np.int64)
-
-        def count(part: slice) -> None:
-            for correct_MW in self.correct:
-                _kernels.hit_block(correct_MW, ranked_PS[part], counts_PC[part])
-
-        in_parts(count, len(ranked_PS), threads)
+        counts_PC = np.full(ranked_PS.shape, self.solved)
+        for correct_MW in self.correct:
+            _kernels.hit_block(correct_MW, ranked_PS, counts_PC)
         return counts_PC
 
     def co_errors(self) -> CoErrors:
@@ -170,8 +171,11 @@ class BitTable:
         found = CoErrors(np.zeros((count, count), np.int64), np.zeros((count, count, count), np.int64))
         words = self.correct.shape[2]
         for b, correct_MW in enumerate(self.correct):
-            asked_W = _first_bits(self.num_questions - b * words * 64, words)
+            asked_W = _first_bits(self.num_open - b * words * 64, words)
             _kernels.co_error_block(~correct_MW & asked_W, *found)
+        above_MM = np.triu(np.ones((count, count), bool), 1)
+        found.pairs[np.triu_indices(count)] += self.lost
+        found.triples[above_MM[:, :, None] & above_MM] += self.lost
         return found
 
 
@@ -189,26 +193,25 @@ def warm_up() -> None:
     focal_diversities(bits.co_errors(), rows_PS)
 
 
-def focal_diversities(counts: CoErrors, ranked_PS: IntArray, *, threads: int = 1) -> FloatArray:
+def focal_diversities(counts: CoErrors, ranked_PS: IntArray) -> FloatArray:
     """Return the focal diversity of each sub-ensemble of at least two agents, float64 [P]."""
     ranked_PS = _rows(ranked_PS)
     focal_P = np.empty(len(ranked_PS))
-    in_parts(lambda part: _kernels.focal(*counts, ranked_PS[part], focal_P[part]), len(ranked_PS), threads)
+    _kernels.focal(*counts, ranked_PS, focal_P)
     return focal_P
 
 
-def pair_means(values_MM: FloatArray, ranked_PS: IntArray, *, threads: int = 1) -> FloatArray:
+def pair_means(values_MM: FloatArray, ranked_PS: IntArray) -> FloatArray:
     """Return the mean of values_MM over all pairs of members of each sub-ensemble, float64 [P].
 
     Args:
         values_MM: By rank; the part above the diagonal is read.
         ranked_PS: Sub-ensembles of at least two agents, every row ascending.
-        threads: How many work at a time.
     """
     ranked_PS = _rows(ranked_PS)
     sums_P = np.empty(len(ranked_PS))
     values_MM = np.ascontiguousarray(values_MM, dtype=np.float64)
-    in_parts(lambda part: _kernels.pair_sums(values_MM, ranked_PS[part], sums_P[part]), len(ranked_PS), threads)
+    _kernels.pair_sums(values_MM, ranked_PS, sums_P)
     size = ranked_PS.shape[1]
     return np.asarray(sums_P / (size * (size - 1) / 2))
 
@@ -218,26 +221,12 @@ def _rows(ranked_PS: IntArray) -> IntArray:
     return np.require(ranked_PS, np.int16, ["C", "W"])
 
 
-def in_parts(work: Callable[[slice], None], length: int, threads: int) -> None:
-    """Run `work` on consecutive parts of [0, length), `threads` at a time."""
-    bounds = np.linspace(0, length, max(1, min(threads, length // 64)) + 1).astype(int).tolist()
-    parts = [slice(low, high) for low, high in itertools.pairwise(bounds)]
-    *others, own = parts
-    if not others:
-        work(own)
-        return
-    with ThreadPoolExecutor(len(others)) as pool:
-        started = [pool.submit(work, part) for part in others]
-        work(own)
-        for done in started:
-            done.result()
-
-
-def _planes(answers_MN: IntArray, correct_MN: BoolArray, wrong_MN: BoolArray) -> tuple[Words, Words, Words]:
+def _planes(answers_MN: IntArray, correct_MN: BoolArray) -> tuple[Words, Words, Words]:
     """Return the planes `correct`, `wrong` and `agree` in blocks."""
+    wrong_MN = (answers_MN >= 0) & ~correct_MN
     num_agents, num_questions = answers_MN.shape
     num_pairs = num_agents * (num_agents - 1) // 2
-    words = -(-num_questions // 64)
+    words = max(1, -(-num_questions // 64))
     wide = min(max(_CACHED_BYTES // (8 * max(num_pairs, 1)), _MIN_WORDS), _MAX_WORDS)
     blocks = -(-words // wide)
     # Blocks of equal width, in whole vectors, so that little of the last one is empty.

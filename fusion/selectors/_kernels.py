@@ -89,6 +89,15 @@ def pair_of(i: int, j: int, num_agents: int) -> int:
 
 
 @inlined
+def shared_members(members_PS: IntArray, p: int, most: int) -> int:
+    """Return how many of its first `most` members row p shares with the row before it."""
+    count = 0
+    while p > 0 and count < most and members_PS[p, count] == members_PS[p - 1, count]:
+        count += 1
+    return count
+
+
+@inlined
 def _count(hits: Words, correct_W: Words, depth: int) -> None:
     """Add one member to the planes "at least c members are right"."""
     num_words = correct_W.shape[0]
@@ -123,16 +132,9 @@ def hit_block(correct_MW: Words, members_PS: IntArray, counts_PC: IntArray) -> N
     num_subsets, size = members_PS.shape
     num_words = correct_MW.shape[1]
     hits = np.empty((size, size + 1, num_words), np.uint64)
-    members = np.empty(size, np.int64)
-    for i in range(size):
-        members[i] = -1
     for p in range(num_subsets):
-        shared = 0
-        while shared < size and members_PS[p, shared] == members[shared]:
-            shared += 1
-        for depth in range(shared, size):
-            members[depth] = members_PS[p, depth]
-            _count(hits, correct_MW[members[depth]], depth)
+        for depth in range(shared_members(members_PS, p, size), size):
+            _count(hits, correct_MW[members_PS[p, depth]], depth)
         for c in range(size):
             level_W = hits[size - 1, c + 1]
             count = np.uint64(0)
@@ -179,44 +181,54 @@ def focal(pairs_MM: IntArray, triples_MMM: IntArray, members_PS: IntArray, focal
         focal_P: Where to write.
     """
     num_subsets, size = members_PS.shape
-    # once[d, a] is u, shared[d, a] is v of member a among the first d members.
-    once = np.zeros((size + 1, size), np.int64)
-    shared = np.zeros((size + 1, size), np.int64)
-    members = np.empty(size, np.int64)
-    failed_S = np.empty(size, np.int64)
-    for i in range(size):
-        members[i] = -1
+    before = size - 1
+    # Unsigned, so that nothing is spent on positions counted from the end.
+    num_agents = np.uint64(pairs_MM.shape[0])
+    pairs, triples = pairs_MM.reshape(-1), triples_MMM.reshape(-1)
+    # Where the counts of a member with the others begin, and those of two members.
+    one_S = np.empty(before, np.uint64)
+    two_SS = np.empty((before, before), np.uint64)
+    # f, u and v of all members but the last, among themselves.
+    failed_S, once_S, shared_S = np.empty(before), np.empty(before), np.empty(before)
+    scale = 2.0 / (before * size)
     for p in range(num_subsets):
-        same = 0
-        while same < size and members_PS[p, same] == members[same]:
-            same += 1
-        for depth in range(same, size):
-            new = np.int64(members_PS[p, depth])
-            members[depth] = new
-            failed_S[depth] = pairs_MM[new, new]
-            own = np.int64(0)
-            both = np.int64(0)
-            for a in range(depth):
-                shared[depth + 1, a] = shared[depth, a]
-            for a in range(depth):
-                pair = pairs_MM[members[a], new]
-                once[depth + 1, a] = once[depth, a] + pair
-                own += pair
-                for b in range(a + 1, depth):
-                    triple = triples_MMM[members[a], members[b], new]
-                    both += triple
-                    shared[depth + 1, a] += triple
-                    shared[depth + 1, b] += triple
-            once[depth + 1, depth] = own
-            shared[depth + 1, depth] = both
-        total = 0.0
-        for a in range(size):
-            if failed_S[a] == 0:
-                total += 1.0
-            else:
-                u = once[size, a]
-                total += 1.0 - 2.0 * (u + shared[size, a]) / ((size - 1) * (failed_S[a] + u))
-        focal_P[p] = total / size
+        if p == 0 or shared_members(members_PS, p, before) < before:
+            for a in range(before):
+                one_S[a] = np.uint64(members_PS[p, a]) * num_agents
+                failed_S[a] = pairs[one_S[a] + np.uint64(members_PS[p, a])]
+                once_S[a] = 0.0
+                shared_S[a] = 0.0
+            for a in range(before):
+                for b in range(a + 1, before):
+                    pair = float(pairs[one_S[a] + np.uint64(members_PS[p, b])])
+                    once_S[a] += pair
+                    once_S[b] += pair
+                    two_SS[a, b] = (one_S[a] + np.uint64(members_PS[p, b])) * num_agents
+                    two_SS[b, a] = two_SS[a, b]
+                    for c in range(b + 1, before):
+                        triple = float(triples[two_SS[a, b] + np.uint64(members_PS[p, c])])
+                        shared_S[a] += triple
+                        shared_S[b] += triple
+                        shared_S[c] += triple
+        last = np.uint64(members_PS[p, before])
+        own = 0.0
+        twice = 0
+        joint = 0.0
+        for a in range(before):
+            pair = float(pairs[one_S[a] + last])
+            own += pair
+            with_others = 0
+            for b in range(before):
+                if b != a:
+                    with_others += triples[two_SS[a, b] + last]
+            twice += with_others
+            if failed_S[a] > 0:
+                u = once_S[a] + pair
+                joint += (u + (shared_S[a] + with_others)) / (failed_S[a] + u)
+        failed = float(pairs[last * num_agents + last])
+        if failed > 0:
+            joint += (own + 0.5 * twice) / (failed + own)
+        focal_P[p] = 1.0 - scale * joint
 
 
 @compiled

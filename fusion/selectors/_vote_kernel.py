@@ -15,7 +15,7 @@ Correctness is checked against a vote row by row in tests/test_kernels.py.
 import numpy as np
 
 from fusion.schema import IntArray
-from fusion.selectors._kernels import Words, compiled, inlined, pair_of
+from fusion.selectors._kernels import Words, compiled, inlined, pair_of, shared_members
 from fusion.selectors._vectors import LANES, load, popcounts, store, total, zeros
 
 
@@ -244,30 +244,24 @@ def vote_block(correct_MW: Words, wrong_MW: Words, agree_QW: Words, members_PS: 
     num_subsets, size = members_PS.shape
     num_agents, num_words = correct_MW.shape
     correct, wrong, agree = correct_MW.reshape(-1), wrong_MW.reshape(-1), agree_QW.reshape(-1)
-    lead = _aligned(size * size * (2 * size + 3) * num_words)
-    hits = _aligned(size * (size + 1) * num_words)
+    lead = _aligned((size - 2) * size * (2 * size + 3) * num_words)
+    hits = _aligned((size - 2) * (size + 1) * num_words)
     state = _aligned((size + 1) * num_words)
-    members = np.full(size - 1, -1, np.int64)
     pairs_S = np.empty(size - 1, np.int64)
     p = 0
     while p < num_subsets:
-        shared = 0
-        while shared < size - 1 and members_PS[p, shared] == members[shared]:
-            shared += 1
-        for depth in range(shared, size - 1):
-            new = int(members_PS[p, depth])
-            members[depth] = new
+        members = members_PS[p]
+        for depth in range(shared_members(members_PS, p, size - 1), size - 1):
+            new = int(members[depth])
             _find_pairs(pairs_S, members, depth, new, num_agents, num_words)
             if depth < size - 2:
                 _extend(lead, hits, correct, wrong, agree, pairs_S, new, depth, size, num_words)
             else:
                 _close(lead, hits, state, correct, wrong, agree, pairs_S, new, size, num_words)
-        last = int(members_PS[p, size - 1])
+        last = int(members[size - 1])
         _find_pairs(pairs_S, members, size - 1, last, num_agents, num_words)
         two = p + 1 < num_subsets and members_PS[p + 1, size - 1] == last + 1
-        for i in range(size - 1):
-            two = two and members_PS[p + 1, i] == members[i]
-        if two:
+        if two and shared_members(members_PS, p + 1, size - 1) == size - 1:
             count, following = _last_two(state, correct, agree, pairs_S, last, num_words)
             right_P[p] += count
             right_P[p + 1] += following

@@ -11,7 +11,7 @@ Correctness is checked against a vote row by row in tests/test_kernels.py.
 import numpy as np
 
 from fusion.schema import IntArray
-from fusion.selectors._kernels import Words, compiled, inlined, pair_of, popcount
+from fusion.selectors._kernels import Words, compiled, inlined, pair_of, popcount, shared_members
 
 _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
@@ -86,16 +86,10 @@ def weighted_vote_block(
     gained_W = np.empty(num_words, np.uint64)
     kept_W = np.empty(num_words, np.uint64)
     zero_BW = np.zeros((num_bits, num_words), np.uint64)
-    members = np.empty(size, np.int64)
-    for i in range(size):
-        members[i] = -1
     for p in range(num_subsets):
-        shared = 0
-        while shared < size - 1 and members_PS[p, shared] == members[shared]:
-            shared += 1
-        for depth in range(shared, size):
-            new = members_PS[p, depth]
-            members[depth] = new
+        members = members_PS[p]
+        for depth in range(shared_members(members_PS, p, size), size):
+            new = members[depth]
             weight = weights_M[new]
             correct_W = correct_MW[new]
             wrong_W = wrong_MW[new]

@@ -43,7 +43,7 @@ from fusion.schema import Sees, Selection
 from fusion.selectors._objective import DEFAULT_OBJECTIVE, Objective
 from fusion.selectors._score import Scorer
 from fusion.selectors._search import BUDGET, search
-from fusion.selectors._static import constant, not_fitted
+from fusion.selectors._static import fitted_selection
 from fusion.selectors._subsets import Space, parse_sizes
 
 
@@ -98,10 +98,7 @@ class FocalPruning:
             NotFitted: Before fit.
             TableMismatch: When the agents are not those of fit.
         """
-        if not self.chosen_:
-            raise not_fitted(self)
-        table.require_agents(self.agents_)
-        return constant(table, self.chosen_)
+        return fitted_selection(self, table, self.agents_, self.chosen_)
 
 
 __all__ = ["FocalPruning"]

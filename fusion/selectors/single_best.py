@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 
 from fusion.data import PredictionTable, by_accuracy
 from fusion.schema import Sees, Selection
-from fusion.selectors._static import constant, not_fitted
+from fusion.selectors._static import fitted_selection
 
 
 @dataclass(kw_only=True)
@@ -43,10 +43,7 @@ class SingleBest:
             NotFitted: Before fit.
             TableMismatch: When the agents are not those of fit.
         """
-        if self.best_ < 0:
-            raise not_fitted(self)
-        table.require_agents(self.agents_)
-        return constant(table, [self.best_])
+        return fitted_selection(self, table, self.agents_, [self.best_] if self.best_ >= 0 else ())
 
 
 __all__ = ["SingleBest"]

@@ -18,7 +18,7 @@ from annotated_types import Ge
 from fusion.data import PredictionTable, by_accuracy
 from fusion.errors import UsageError
 from fusion.schema import Sees, Selection
-from fusion.selectors._static import constant, not_fitted
+from fusion.selectors._static import fitted_selection
 
 
 @dataclass(kw_only=True)
@@ -54,10 +54,7 @@ class TopK:
             NotFitted: Before fit.
             TableMismatch: When the agents are not those of fit.
         """
-        if not self.chosen_:
-            raise not_fitted(self)
-        table.require_agents(self.agents_)
-        return constant(table, self.chosen_)
+        return fitted_selection(self, table, self.agents_, self.chosen_)
 
 
 __all__ = ["TopK"]
