@@ -217,12 +217,15 @@ class Decision:
         probs: float [N, K], rows sum to 1 (all 0 where it abstains), or None.
         texts: One fused text a question, or None.
         samples: Answers drawn from every selected agent; cost is counted this many times.
+        confidence: float [N], how likely each answer is right, 0 where it abstains; None where that is not known.
+            Not the largest of `probs` where the right answer may be none of the options.
     """
 
     answers: IntArray
     probs: FloatArray | None = None
     texts: tuple[str, ...] | None = None
     samples: int = 1
+    confidence: FloatArray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

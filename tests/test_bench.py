@@ -517,6 +517,7 @@ def test_the_run_says_what_made_it() -> None:
         "cluster": "none",
         "repeats": 200,
         "prices": {"a": [1.0, 2.0], "b": [3.0, 4.0], "c": [5.0, 6.0]},
+        "abstain_at_risk": None,
         "table": None,
         "test": None,
     }

@@ -36,6 +36,10 @@ def bench_command(
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="Bootstrap resamples (default: 10000).")] = None,
     prices: PricesFile = None,
+    abstain_at_risk: Annotated[
+        float | None,
+        typer.Option(help="Also evaluate answering only where at most this share of the answers is wrong, as 0.05."),
+    ] = None,
     json: JsonFile = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML with all of this; options given here win.", envvar="FUSION_CONFIG")
@@ -60,6 +64,7 @@ def bench_command(
         "cluster": cluster,
         "repeats": repeats,
         "prices": read_config(prices, Prices).model_dump()["prices"] if prices else None,
+        "abstain_at_risk": abstain_at_risk,
     }
     chosen = choose_config(BenchConfig, config, given, sets=set_ or (), verb="bench")
     if json and json != "-":

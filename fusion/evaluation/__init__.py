@@ -8,23 +8,32 @@ from typing import TYPE_CHECKING
 from fusion._lazy import lazy
 
 if TYPE_CHECKING:
-    from fusion.evaluation._bench import DEFAULT_SYSTEMS, BenchOptions, bench, compare_pairs, file_name, fit_and_test
+    from fusion.evaluation._bench import DEFAULT_SYSTEMS, bench, compare_pairs, file_name, fit_and_test
     from fusion.evaluation._compare import CompareResult, compare, read_run
     from fusion.evaluation._config import BenchConfig, Price, Prices
-    from fusion.evaluation._result import BenchResult, JsonFile, PairedResult, SystemResult, as_json
+    from fusion.evaluation._options import BenchOptions
+    from fusion.evaluation._result import (
+        BenchResult,
+        JsonFile,
+        PairedResult,
+        SelectiveResult,
+        SystemResult,
+        as_json,
+    )
     from fusion.evaluation._verdict import beats, p_value, points, said
     from fusion.stopwatch import versions
 
 _HOMES = {
     "DEFAULT_SYSTEMS": "fusion.evaluation._bench",
     "BenchConfig": "fusion.evaluation._config",
-    "BenchOptions": "fusion.evaluation._bench",
+    "BenchOptions": "fusion.evaluation._options",
     "BenchResult": "fusion.evaluation._result",
     "CompareResult": "fusion.evaluation._compare",
     "JsonFile": "fusion.evaluation._result",
     "PairedResult": "fusion.evaluation._result",
     "Price": "fusion.evaluation._config",
     "Prices": "fusion.evaluation._config",
+    "SelectiveResult": "fusion.evaluation._result",
     "SystemResult": "fusion.evaluation._result",
     "as_json": "fusion.evaluation._result",
     "beats": "fusion.evaluation._verdict",
@@ -50,6 +59,7 @@ __all__ = [
     "PairedResult",
     "Price",
     "Prices",
+    "SelectiveResult",
     "SystemResult",
     "as_json",
     "beats",

@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 
 from fusion.errors import InputError, TableMismatch
-from fusion.evaluation._bench import BenchOptions, clusters, compare_pairs
+from fusion.evaluation._bench import compare_pairs
+from fusion.evaluation._evaluator import clusters
+from fusion.evaluation._options import BenchOptions
 from fusion.evaluation._result import BenchResult, PairedResult, as_json
 from fusion.evaluation._verdict import beats, p_value, points
 from fusion.schema import IntArray, Json

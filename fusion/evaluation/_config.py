@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fusion.config import Config
-from fusion.evaluation._bench import DEFAULT_SYSTEMS, BenchOptions
+from fusion.evaluation._bench import DEFAULT_SYSTEMS
+from fusion.evaluation._options import BenchOptions
 
 
 class Price(Config):
@@ -37,6 +38,10 @@ class BenchConfig(Config):
     repeats: Annotated[int, Field(ge=100)] = 10_000
     prices: Annotated[dict[str, Price], Field(description="USD per million tokens, by agent", default_factory=dict)]
 
+    abstain_at_risk: Annotated[
+        float | None, Field(gt=0, lt=1, description="share of wrong answers allowed among those given")
+    ] = None
+
     def options(self) -> BenchOptions:
         """Return the part that `bench` takes as options."""
         return BenchOptions(
@@ -46,4 +51,5 @@ class BenchConfig(Config):
             cluster=self.cluster,
             repeats=self.repeats,
             prices={name: (price.input, price.output) for name, price in self.prices.items()},
+            abstain_at_risk=self.abstain_at_risk,
         )

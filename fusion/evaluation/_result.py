@@ -22,6 +22,30 @@ Role = Literal["system", "baseline", "upper_bound", "member"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelectiveResult:
+    """A system that answers only from some confidence on.
+
+    The threshold was chosen on questions that nothing was fitted on, so that with 95 % probability over these the share
+    of wrong answers among those given is at most `risk` (`fusion.calibration.threshold_at_risk`).
+
+    Args:
+        risk: Share of wrong answers that is allowed among those given.
+        threshold: The least confidence to answer with; None where no threshold keeps to the risk for sure.
+        n_calibration: Questions that it was chosen on.
+        coverage: Share of the questions evaluated on that it answers.
+        error: Share of wrong answers among these; None where it answers none.
+        error_ci95: 95 % interval of that (Wilson).
+    """
+
+    risk: float
+    threshold: float | None
+    n_calibration: int
+    coverage: float
+    error: float | None
+    error_ci95: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SystemResult:
     """How one system did on the questions it was evaluated on.
 
@@ -37,6 +61,10 @@ class SystemResult:
         calls_per_question: Mean number of answers asked for.
         tokens_per_question: Mean number of tokens read and written, or None when not recorded.
         usd_per_question: Mean price, or None when prices or tokens are unknown.
+        calibration_error: Mean distance between what it says of its answers, their confidence or share of the
+            votes, and how often they are right (15 bins of equal mass); None where it says nothing.
+        calibration_ci95: 95 % interval of that, or None.
+        selective: What is left when it answers only where it is sure enough; None unless asked for.
     """
 
     name: str
@@ -50,6 +78,9 @@ class SystemResult:
     calls_per_question: float
     tokens_per_question: float | None
     usd_per_question: float | None
+    calibration_error: float | None = None
+    calibration_ci95: tuple[float, float] | None = None
+    selective: SelectiveResult | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

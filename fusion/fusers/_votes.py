@@ -9,6 +9,9 @@ from fusion.data import PredictionTable, by_accuracy
 from fusion.errors import NotFitted
 from fusion.schema import BoolArray, Decision, FloatArray, IntArray, Selection
 
+POWERS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0)
+"""Exponents of accuracy that a weighted vote chooses from."""
+
 # Sums of the same weights in another order differ in the last bits; a real lead is far larger.
 _TIE = 1e-9
 

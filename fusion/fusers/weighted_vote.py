@@ -27,6 +27,7 @@ from typing import Literal, Self
 import numpy as np
 
 from fusion.data import PredictionTable, accuracy_when_answering
+from fusion.fusers._votes import POWERS as POWERS
 from fusion.fusers._votes import (
     best_power,
     decide,
@@ -36,8 +37,6 @@ from fusion.fusers._votes import (
     settled,
 )
 from fusion.schema import BoolArray, Decision, FloatArray, Selection
-
-POWERS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0)
 
 
 @dataclass(kw_only=True)

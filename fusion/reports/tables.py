@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fusion.evaluation import BenchResult, CompareResult, PairedResult, SystemResult
+from fusion.evaluation import BenchResult, CompareResult, PairedResult, SelectiveResult, SystemResult
 from fusion.pruning import AdditionResult, Evidence, PruneResult, SubsetResult, WorthResult
 
 _NAME_WIDTH = 11  # of a column of names at the least: where all columns do not fit, names fold, never vanish
@@ -168,12 +168,34 @@ def _filled(
         columns.append(("tokens/\nquestion", lambda item: _optional(item.tokens_per_question, "{:.0f}")))
     if any(item.usd_per_question is not None for item in results):
         columns.append(("USD/\n1000", lambda item: _optional(_thousand(item.usd_per_question), "{:.3f}")))
+    if any(item.calibration_error is not None for item in results):
+        columns.append(("calibr.\nerror %", lambda item: _optional(_hundred(item.calibration_error), "{:.1f}")))
+    asked = next((item.selective for item in results if item.selective is not None), None)
+    if asked is not None:
+        columns += [
+            (f"answers, at\nmost {percent(asked.risk)} % off", lambda item: _answers(item.selective)),
+            ("of these\nwrong %", lambda item: _wrong(item.selective)),
+        ]
     table.add_column(first, overflow="fold", min_width=_NAME_WIDTH)
     for heading, _ in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for item in results:
         table.add_row(Text(name(item)), *(cell(item) for _, cell in columns), style=_STYLES[item.role])
     return table
+
+
+def _hundred(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction
+
+
+def _answers(found: SelectiveResult | None) -> str:
+    return "" if found is None else f"{percent(found.coverage)} %"
+
+
+def _wrong(found: SelectiveResult | None) -> str:
+    if found is None or found.error is None or found.error_ci95 is None:
+        return ""
+    return f"{percent(found.error)} ({percent(found.error_ci95[0])} to {percent(found.error_ci95[1])})"
 
 
 def _labels(result: BenchResult) -> dict[str, str]:

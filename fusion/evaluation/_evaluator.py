@@ -1,0 +1,146 @@
+"""Fit a system on one part of the questions and score it on another."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fusion.agents import AgentPool
+from fusion.data import PredictionTable, Split
+from fusion.ensemble import Ensemble, Replay
+from fusion.errors import UsageError
+from fusion.evaluation._baselines import BEST_PER_CATEGORY, BEST_SINGLE, ORACLE, Cost
+from fusion.evaluation._confidence import Stated, error_of_confidence, selective
+from fusion.evaluation._options import BenchOptions
+from fusion.evaluation._result import Role, SelectiveResult, SystemResult
+from fusion.schema import BoolArray, IntArray, System
+from fusion.significance import accuracy_interval
+
+
+class Evaluated(NamedTuple):
+    result: SystemResult
+    correct: BoolArray
+    cost: Cost
+
+
+class Evaluator:
+    """Fits systems on one part and scores them on the other."""
+
+    def __init__(self, pool: AgentPool, parts: Split, kept: PredictionTable | None, options: BenchOptions) -> None:
+        self.pool = pool
+        self.parts = parts
+        self.kept = kept
+        self.options = options
+        self.clusters_N = None
+        if options.cluster != "none":
+            self.clusters_N = clusters(parts.test.require_categories().tolist(), options)
+        self.prices_M = np.array(
+            [[np.nan if p is None else p for p in (agent.input_price, agent.output_price)] for agent in pool]
+        )
+
+    def __call__(self, system: System, role: Role) -> Evaluated:
+        """Evaluate a system in a role; one that reads the labels is an upper bound, whatever it was asked for."""
+        ensemble = Ensemble(self.pool, system.selector, system.fuser).fit(self.parts.fit)
+        correct_N, replay = self._replay(ensemble, self.parts.test)
+        fit_correct_N, _ = self._replay(ensemble, self.parts.fit)
+        tokens, usd = self._token_cost(replay.asked, samples=replay.decision.samples)
+        privileged = ensemble.selector.sees == "labels"
+        stated = Stated.of(replay.decision, self.parts.test)
+        trusted = None if privileged else error_of_confidence(stated, seed=self.options.seed)
+        result = SystemResult(
+            name=str(system),
+            label=self._label(system, replay, privileged=privileged),
+            role="upper_bound" if privileged else role,
+            n=len(correct_N),
+            accuracy=float(correct_N.mean()),
+            ci95=self._interval(correct_N),
+            abstained=float((replay.decision.answers < 0).mean()),
+            fit_accuracy=float(fit_correct_N.mean()),
+            calls_per_question=float(replay.asked.sum(axis=1).mean()) * replay.decision.samples,
+            tokens_per_question=tokens,
+            usd_per_question=usd,
+            calibration_error=trusted and trusted[0],
+            calibration_ci95=trusted and trusted[1],
+            selective=None if privileged else self._selective(ensemble, stated),
+        )
+        return Evaluated(result, correct_N, Cost(result.calls_per_question, replay.decision.samples))
+
+    def _selective(self, ensemble: Ensemble, stated: Stated) -> SelectiveResult | None:
+        if self.kept is None or self.options.abstain_at_risk is None:
+            return None
+        calibration = Stated.of(ensemble.replay(self.kept).decision, self.kept)
+        return selective(calibration, stated, risk=self.options.abstain_at_risk)
+
+    def members(self) -> tuple[SystemResult, ...]:
+        """Return each agent alone, in pool order."""
+        test = self.parts.test
+        found = []
+        for j, name in enumerate(self.pool.names):
+            mask_NM = np.broadcast_to(np.arange(len(self.pool)) == j, test.answers.shape)
+            tokens, usd = self._token_cost(mask_NM, samples=1)
+            found.append(
+                SystemResult(
+                    name=name,
+                    label=name,
+                    role="member",
+                    n=len(test),
+                    accuracy=float(test.correct[:, j].mean()),
+                    ci95=self._interval(test.correct[:, j]),
+                    abstained=float((~test.answered[:, j]).mean()),
+                    fit_accuracy=float(self.parts.fit.accuracies[j]),
+                    calls_per_question=1.0,
+                    tokens_per_question=tokens,
+                    usd_per_question=usd,
+                )
+            )
+        return tuple(found)
+
+    def best_single(self) -> str:
+        """Return the agent that was most accurate on the fit part."""
+        return self.pool.names[int(self.parts.fit.accuracies.argmax())]
+
+    def _replay(self, ensemble: Ensemble, table: PredictionTable) -> tuple[BoolArray, Replay]:
+        replay = ensemble.replay(table)
+        answers_N = replay.decision.answers
+        return (answers_N == table.require_labels()) & (answers_N >= 0), replay
+
+    def _interval(self, correct_N: BoolArray) -> tuple[float, float]:
+        low, high = accuracy_interval(correct_N, clusters_N=self.clusters_N)
+        return float(low), float(high)
+
+    def _label(self, system: System, replay: Replay, *, privileged: bool) -> str:
+        samples = replay.decision.samples
+        if system.selector == BEST_SINGLE.selector and (system == BEST_SINGLE or samples > 1):
+            return f"best single{f' x {samples} samples' if samples > 1 else ''}: {self.best_single()}"
+        if system == BEST_PER_CATEGORY:
+            return "best single per category"
+        if privileged:
+            return f"{'oracle' if system == ORACLE else system} (reads the labels)"
+        return str(system)
+
+    def _token_cost(self, asked_NM: BoolArray, *, samples: int) -> tuple[float | None, float | None]:
+        test = self.parts.test
+        if test.tokens_in is None or test.tokens_out is None:
+            return None, None
+        read_M = np.where(asked_NM, test.tokens_in, 0).sum(axis=0) * samples
+        written_M = np.where(asked_NM, test.tokens_out, 0).sum(axis=0) * samples
+        usd_M = (read_M * self.prices_M[:, 0] + written_M * self.prices_M[:, 1]) / 1e6
+        usd = float(usd_M[asked_NM.any(axis=0)].sum()) / len(test)
+        return float(read_M.sum() + written_M.sum()) / len(test), None if np.isnan(usd) else usd
+
+
+def clusters(categories: Sequence[str], options: BenchOptions) -> IntArray | None:
+    """Return int [N], the cluster of every question; None when questions are independent.
+
+    Raises:
+        UsageError: When all questions are in one category.
+    """
+    if options.cluster == "none":
+        return None
+    names, clusters_N = np.unique(np.array(categories), return_inverse=True)
+    if len(names) == 1:
+        raise UsageError(
+            f"all {len(categories)} questions are in the category {str(names[0])!r}: there is nothing to cluster by; "
+            "leave cluster=category out"
+        )
+    return clusters_N

@@ -1,0 +1,126 @@
+"""From scores of candidates to a decision: what fusers that score options have in common."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from fusion.data import PredictionTable
+from fusion.fusers._candidates import Candidates
+from fusion.fusers._votes import Tally, leading, settle, shares
+from fusion.schema import BoolArray, Decision, FloatArray, IntArray, Selection
+
+Score = Callable[[slice, Candidates], tuple[FloatArray, FloatArray]]
+"""Told where questions stand and their candidates, returns scores and probabilities, both float64 [R]."""
+
+
+def decide_by_score(
+    table: PredictionTable,
+    selection: Selection,
+    parts: Iterator[tuple[slice, Candidates]],
+    score: Score,
+    *,
+    ranked_M: IntArray,
+    absent: bool,
+    samples: int = 1,
+) -> Decision:
+    """Take the option of every row with the highest score among those that an agent chose.
+
+    Where there are probabilities an option that no agent chose may win, unless all agree on another.
+
+    Args:
+        table: Answers, to settle ties by.
+        selection: Whose count.
+        parts: Candidates of all questions.
+        score: What makes an option good.
+        ranked_M: Positions of agents, the one to be followed first in ties.
+        absent: Whether the right answer may be none of the options, as in open questions.
+        samples: Answers drawn from every agent.
+    """
+    answers_N = np.full(len(table), -1)
+    confidence_N = np.zeros(len(table))
+    probs_NK = np.zeros((len(table), table.max_options), dtype=np.float32)
+    for part, found in parts:
+        scores_R, probs_R = score(part, found)
+        best_BK = _best(found, scores_R, table.max_options)
+        answers_N[part] = settle(best_BK, table.answers[part], selection.mask[part], ranked_M)
+        probs_NK[part], confidence_N[part] = _spread(
+            found,
+            probs_R,
+            answers_N[part],
+            table.num_options[part],
+            max_options=table.max_options,
+            absent=absent,
+        )
+    return Decision(answers_N, probs=probs_NK, samples=samples, confidence=confidence_N)
+
+
+def category_places(table: PredictionTable, categories: tuple[str, ...]) -> IntArray:
+    """Return int [N], the position of each question's category among those of fit; -1 where it is none of them.
+
+    Without categories at fit all questions are of one kind, 0.
+    """
+    if not categories:
+        return np.zeros(len(table), dtype=np.intp)
+    if table.categories is None:
+        return np.full(len(table), -1)
+    place = {name: position for position, name in enumerate(categories)}
+    return np.array([place.get(name, -1) for name in table.categories.tolist()], dtype=np.intp)
+
+
+def is_open(table: PredictionTable) -> bool:
+    """Return whether the options of a question are what agents answered, so that the right one may be none of them.
+
+    A table with probabilities may hold questions of both kinds; there it is one where that happened.
+    """
+    if table.references is None or table.options is None:
+        return False
+    return table.probs is None or bool((table.require_labels() < 0).any())
+
+
+def _best(found: Candidates, scores_R: FloatArray, max_options: int) -> BoolArray:
+    """Return bool [B, K], the options with the highest score; where all agree, what they say."""
+    backed_BK = np.zeros((len(found.unnamed), max_options), dtype=bool)
+    scores_BK = np.zeros(backed_BK.shape)
+    place = found.question, found.option
+    backed_BK[place] = found.backed
+    scores_BK[place] = scores_R
+    may_win_BK = backed_BK.copy()
+    may_win_BK[place] |= (backed_BK.sum(axis=1) > 1)[found.question]
+    return leading(Tally(scores_BK, may_win_BK, 1 + np.abs(scores_BK).max(axis=1)))
+
+
+def _spread(
+    found: Candidates,
+    probs_R: FloatArray,
+    answers_B: IntArray,
+    num_options_B: IntArray,
+    *,
+    max_options: int,
+    absent: bool,
+) -> tuple[FloatArray, FloatArray]:
+    """Return probabilities of all options, float32 [B, K], and of the answers to be right, float64 [B].
+
+    Args:
+        found: Candidates of B questions.
+        probs_R: Their probabilities; those of a question sum to less than 1 where options are left out.
+        answers_B: The options that won, -1 where none did.
+        num_options_B: How many options each question has.
+        max_options: K.
+        absent: Whether what is left out is no option at all, as in open questions, and has no share in `probs`.
+    """
+    probs_BK = np.zeros((len(answers_B), max_options))
+    named_BK = np.zeros(probs_BK.shape, dtype=bool)
+    probs_BK[found.question, found.option] = probs_R
+    named_BK[found.question, found.option] = True
+    valid_BK = np.arange(max_options) < num_options_B[:, None]
+    if not absent:
+        left_B = np.maximum(1 - probs_BK.sum(axis=1), 0) / np.maximum(found.unnamed, 1)
+        probs_BK += np.where(valid_BK & ~named_BK, left_B[:, None], 0)
+    rows = np.arange(len(answers_B))
+    heard_B = answers_B >= 0
+    own_B = probs_BK[rows, np.maximum(answers_B, 0)]
+    # An option that could not win is likelier than the answer: it shares with it, so that none is ahead of the answer.
+    ahead_BK = (probs_BK >= own_B[:, None]) & valid_BK
+    mean_B = (probs_BK * ahead_BK).sum(axis=1) / np.maximum(ahead_BK.sum(axis=1), 1)
+    probs_BK = np.where(ahead_BK, mean_B[:, None], probs_BK) * heard_B[:, None]
+    return shares(probs_BK), mean_B * heard_B
