@@ -139,7 +139,11 @@ class Selector(Protocol):
 
 @runtime_checkable
 class Fuser(Protocol):
-    """How the answers of the selected agents become one."""
+    """How the answers of the selected agents become one.
+
+    Which place an option has carries no information: permuting options moves the answer along. A fuser that may tell
+    options apart by their place says so by a property `positional` that is True.
+    """
 
     def fit(self, table: PredictionTable, selection: Selection) -> Self:
         """Learn from labelled answers of the selected agents; returns self."""

@@ -24,6 +24,18 @@ from fusion.schema import Param, Selection, Spec
 T = TypeVar("T")
 AGENTS = ("ash", "birch", "cedar", "elm", "fir", "gum")
 CATEGORIES = ("law", "maths", "physics")
+NEAR_PAPER = (
+    "Llama-2-7b-hf",
+    "Llama-2-13b-hf",
+    "Llama-2-70b-hf",
+    "Mixtral-8x7B-Instruct-v0.1",
+    "gemma-7b",
+    "Mistral-7B-Instruct-v0.2",
+    "Phi-3-mini-4k-instruct",
+    "Meta-Llama-3-8B",
+)
+"""Of the recorded models, those near the pool of LLM-TOPLA."""
+
 PER_QUESTION = ("num_options", "labels", "categories", "references", "options")
 PER_ANSWER = ("answers", "asked", "probs", "sample_answers", "scores", "tokens_in", "tokens_out", "seconds", "texts")
 HIDDEN = {

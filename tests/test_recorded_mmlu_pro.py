@@ -9,20 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tables import NEAR_PAPER
 
 from fusion.data import PredictionTable, read_table, split
 from fusion.evaluation import BenchOptions, BenchResult, PairedResult, bench
 
-NEAR_PAPER = (
-    "Llama-2-7b-hf",
-    "Llama-2-13b-hf",
-    "Llama-2-70b-hf",
-    "Mixtral-8x7B-Instruct-v0.1",
-    "gemma-7b",
-    "Mistral-7B-Instruct-v0.2",
-    "Phi-3-mini-4k-instruct",
-    "Meta-Llama-3-8B",
-)
 PLURALITY, POWER = "all_agents+vote", "all_agents+weighted_vote"
 LOG_ODDS, ACCURACY = f"{POWER}(weights=log_odds)", f"{POWER}(weights=accuracy)"
 SYSTEMS = (PLURALITY, POWER, LOG_ODDS, ACCURACY)

@@ -10,7 +10,7 @@ import tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from tables import AGENTS, by_hand, everyone, random_table
+from tables import AGENTS, NEAR_PAPER, by_hand, everyone, random_table
 
 from fusion.data import PredictionTable, read_table, split
 from fusion.ensemble import Ensemble
@@ -315,17 +315,6 @@ def test_threads_are_given_back() -> None:
 
 
 # ---- recorded answers
-
-NEAR_PAPER = (
-    "Llama-2-7b-hf",
-    "Llama-2-13b-hf",
-    "Llama-2-70b-hf",
-    "Mixtral-8x7B-Instruct-v0.1",
-    "gemma-7b",
-    "Mistral-7B-Instruct-v0.2",
-    "Phi-3-mini-4k-instruct",
-    "Meta-Llama-3-8B",
-)
 
 
 @pytest.mark.parametrize(("pool", "ahead"), [(NEAR_PAPER, 0.02), (None, 0.09)], ids=["eight", "all"])

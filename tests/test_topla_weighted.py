@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from tables import by_hand, everyone, relabelled
+from tables import NEAR_PAPER, by_hand, everyone, relabelled
 
 from fusion.data import PredictionTable, read_table, split
 from fusion.ensemble import Ensemble
@@ -18,17 +18,6 @@ from fusion.fusers.topla_weighted import ToplaWeighted
 from fusion.fusers.vote import Vote
 from fusion.fusers.weighted_vote import WeightedVote
 from fusion.schema import FloatArray, Selection
-
-NEAR_PAPER = (
-    "Llama-2-7b-hf",
-    "Llama-2-13b-hf",
-    "Llama-2-70b-hf",
-    "Mixtral-8x7B-Instruct-v0.1",
-    "gemma-7b",
-    "Mistral-7B-Instruct-v0.2",
-    "Phi-3-mini-4k-instruct",
-    "Meta-Llama-3-8B",
-)
 
 
 def fitted(table: PredictionTable, **how: Any) -> ToplaWeighted:
@@ -234,6 +223,14 @@ class TestLearning:
         assert accuracy(fitted(fit), test) > 0.88
         assert accuracy(fitted(fit, pooling="none"), test) < 0.8
         assert accuracy(WeightedVote().fit(fit, everyone(fit)), test) < 0.8
+
+    def test_of_very_many_questions_some_are_enough(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        fit, test = specialists(0, per_category=1500), specialists(1, prefix="t", per_category=400)
+        monkeypatch.setattr("fusion.fusers.topla_weighted.MOST_QUESTIONS", 300)
+        found = fitted(fit)
+        assert accuracy(found, test) > 0.88
+        every_tenth = fit.rows(np.linspace(0, len(fit) - 1, 300).astype(int))
+        np.testing.assert_allclose(found.weights_, fitted(every_tenth).weights_, rtol=0.2, atol=0.2)
 
     def test_new_categories_get_the_common_weights(self) -> None:
         fit, test = specialists(0), specialists(2, prefix="t")

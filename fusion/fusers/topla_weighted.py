@@ -39,6 +39,9 @@ from fusion.fusers._pooled_logit import Model, Rows, fit, held_out, probabilitie
 from fusion.fusers._votes import POWERS, best_power, decide, not_fitted, ranking
 from fusion.schema import Decision, FloatArray, IntArray, Selection
 
+MOST_QUESTIONS = 100_000
+"""Questions that weights are learned from, evenly over the categories, where a table has more: more change nothing."""
+
 # Of a normal distribution, what one value in twenty exceeds.
 _BEYOND_CHANCE = 1.645
 
@@ -93,6 +96,8 @@ class ToplaWeighted:
         order_N = np.argsort(group_N, kind="stable")
         # Where the right answer is not among the options of a closed question, no option is.
         order_N = order_N if self.open_ else order_N[labels_N[order_N] >= 0]
+        if len(order_N) > MOST_QUESTIONS:
+            order_N = order_N[np.linspace(0, len(order_N) - 1, MOST_QUESTIONS).astype(np.intp)]
         ordered = table.rows(order_N)
         found = joined([part for _, part in self._candidates(ordered, Selection(selection.mask[order_N]))])
         if self.network == "mlp":
