@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fusion.data import PredictionTable
-    from fusion.schema import BoolArray, Completion, Decision, Finding, Json, Question, Request, Sees, Selection
+    from fusion.schema import (
+        BoolArray,
+        Completion,
+        Decision,
+        Finding,
+        FloatArray,
+        Json,
+        Question,
+        Request,
+        Sees,
+        Selection,
+    )
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -162,6 +173,22 @@ class SettlingFuser(Fuser, Protocol):
         """Return bool [N]: whatever the agents in `pending`, bool [N, M], say, `fuse` would answer the same.
 
         Pending agents count as abstaining in `table`.
+        """
+        ...
+
+
+@runtime_checkable
+class WeighingFuser(Fuser, Protocol):
+    """A fuser to whose scores every vote adds an amount of its own, whatever the others say."""
+
+    def vote_weights(self, table: PredictionTable) -> FloatArray | None:
+        """Return float64 [N, M]: what one vote of each agent adds to the score of the option that it chooses.
+
+        None where votes do not simply add up, as with some parameters of the fuser.
+
+        Raises:
+            NotFitted: Before fit, where the weights are learned.
+            TableMismatch: When the agents are not those of fit.
         """
         ...
 

@@ -221,7 +221,7 @@ class TestLearning:
     def test_who_knows_what(self) -> None:
         fit, test = specialists(0), specialists(1, prefix="t", per_category=400)
         assert accuracy(fitted(fit), test) > 0.88
-        assert accuracy(fitted(fit, pooling="none"), test) < 0.8
+        assert accuracy(fitted(fit, pooling="off"), test) < 0.8
         assert accuracy(WeightedVote().fit(fit, everyone(fit)), test) < 0.8
 
     def test_of_very_many_questions_some_are_enough(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from fusion.cli import (
     config,
     demo,
     doctor,
+    explain,
+    fit,
     import_records,
     listing,
     prune,
@@ -46,6 +48,8 @@ app.command("record")(record.record_command)
 app.command("bench")(bench.bench_command)
 app.command("prune")(prune.prune_command)
 app.command("compare")(compare.compare_command)
+app.command("fit")(fit.fit_command)
+app.command("explain")(explain.explain_command)
 app.command("report")(report.report_command)
 app.command("import")(import_records.import_command)
 app.command("rescore")(rescore.rescore_command)

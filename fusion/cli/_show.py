@@ -7,7 +7,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fusion.agents import Progress
     from fusion.evaluation import BenchResult
+    from fusion.explanation import Explanation
     from fusion.pruning import PruneResult
     from fusion.schema import Json
 
@@ -80,6 +81,31 @@ def show_pruning(result: PruneResult) -> None:
         console.print()
     said = () if result.evidence is None else (*evidence_sentences(result.evidence), *result.evidence.notes)
     _show_end((*result.notes, *said), result.verdict)
+
+
+def show_fit(found: Mapping[str, Json], notes: Iterable[str], out: Path) -> None:
+    """Print what was fitted, on what, and how it does there."""
+    from fusion.reports.tables import fit_sentence
+
+    console = make_console()
+    for line in (fit_sentence(found), *(f"note: {note}" for note in notes), f"wrote {out}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_explanation(found: Explanation) -> None:
+    """Print the question, who said what, what every option got, the decision and what decided."""
+    from fusion.reports.tables import explanation_lines, explanation_tables
+
+    console = make_console()
+    head, tail = explanation_lines(found)
+    for line in head:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    for table in explanation_tables(found):
+        console.print(table)
+        console.print()
+    for line in tail:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_end(notes: Iterable[str], verdict: str) -> None:

@@ -294,6 +294,15 @@ class ConfusionFuser:
         confidence_N = inferred.posterior[np.arange(len(table)), np.maximum(answers_N, 0)] * (answers_N >= 0)
         return Decision(answers_N, probs=shares(masses_NK), confidence=confidence_N)
 
+    def vote_weights(self, table: PredictionTable) -> FloatArray | None:
+        """Return the log odds that votes add, [N, M]; None where votes do not simply add up: full, open questions."""
+        model = self._model()
+        table.require_agents(self.agents_)
+        if not isinstance(model, OneCoin) or model.concentration:
+            return None
+        odds_M = np.log(model.competence) - np.log1p(-model.competence)
+        return np.asarray(odds_M + np.log(np.maximum(table.num_options, 2) - 1.0)[:, None])
+
     def _model(self) -> Model:
         if self.competence_ is None:
             raise not_fitted(self)

@@ -3,7 +3,7 @@
 Reference: arXiv 2410.03953, section 3.2: two hidden layers of 100 units, cross-entropy, Adam with a rate of 1e-3,
 batches of 64, 300 epochs, the epoch with the best validation kept. Three things differ from its published code: no
 sigmoid or softmax stands before the cross-entropy, which has one already; the rows to validate on are not trained on;
-a question whose right answer no member gave counts as wrong and is not dropped.
+a question whose right answer no member gave is trained on, where it is an option, and counts as wrong where it is not.
 """
 
 from typing import cast

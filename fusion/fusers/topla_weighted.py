@@ -20,8 +20,8 @@ questions of the category, option by option, in those categories in which that m
 that were left out likelier, by more than chance would (one-sided, 5 %). Order then matters in these categories.
 
 Example:
-    >>> ToplaWeighted(pooling="none")
-    ToplaWeighted(pooling='none', positions='ignore', network='equivariant', probs=True, samples=1, seed=0)
+    >>> ToplaWeighted(pooling="off")
+    ToplaWeighted(pooling='off', positions='ignore', network='equivariant', probs=True, samples=1, seed=0)
 """
 
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ class ToplaWeighted:
         seed: Of the paper's network; the other rule draws nothing.
     """
 
-    pooling: Literal["category", "none"] = "category"
+    pooling: Literal["category", "off"] = "category"
     positions: Literal["ignore", "auto"] = "ignore"
     network: Literal["equivariant", "mlp"] = "equivariant"
     probs: bool = True
@@ -124,7 +124,7 @@ class ToplaWeighted:
         group_N = category_places(table, self.categories_)
 
         def score(part: slice, found: Candidates) -> tuple[FloatArray, FloatArray]:
-            scores_R = self._scores(found, group_N[part])
+            scores_R = self._scores(found, group_N[part], table.num_options[part])
             return scores_R, probabilities(scores_R, np.diff(found.start), found.unnamed)[0]
 
         return decide_by_score(
@@ -136,6 +136,23 @@ class ToplaWeighted:
             absent=self.open_,
             samples=self.samples,
         )
+
+    def vote_weights(self, table: PredictionTable) -> FloatArray | None:
+        """Return the weights of votes in the category of each question, float64 [N, M].
+
+        None for the paper's network, and where probabilities are used beside the votes, which then weigh little by
+        themselves. How many agents agree adds to the scores as well.
+
+        Raises:
+            NotFitted: Before fit.
+            TableMismatch: When the agents are not those of fit.
+        """
+        if self.weights_ is None:
+            raise not_fitted(self)
+        table.require_agents(self.agents_)
+        if self.network == "mlp" or self.probs_:
+            return None
+        return np.asarray(self.weights_[category_places(table, self.categories_), self._kinds()[0]])
 
     def _learn(self, rows: Rows, directions_TD: FloatArray) -> FloatArray:
         """Return the weights of each category, then those for categories that fit did not see, [C + 1, D]."""
@@ -171,35 +188,46 @@ class ToplaWeighted:
                 weights_CD[c] = wide_CD[c]
         return weights_CD
 
-    def _scores(self, found: Candidates, group_B: IntArray) -> FloatArray:
+    def _scores(self, found: Candidates, group_B: IntArray, num_options_B: IntArray) -> FloatArray:
         """Return the score of every candidate, [R]."""
         assert self.weights_ is not None
         if self.network == "mlp":
-            inputs_BI, place_R, _ = self._inputs(found)
-            scores_BK = _paper_network.scores(inputs_BI, self.weights_, self.num_options_)
-            known_R = place_R < self.num_options_
-            scores_R = np.full(len(place_R), float(scores_BK.min(initial=0)) - 1)
-            scores_R[known_R] = scores_BK[found.question[known_R], place_R[known_R]]
-            return scores_R
+            return self._network_scores(found, num_options_B)
         features_RD = found.features
         if self.offsets_ is not None:
             features_RD = np.hstack([features_RD, self._unbiased(found, group_B)])
         return np.asarray(np.einsum("rd,rd->r", features_RD, self.weights_[group_B[found.question]]))
 
+    def _network_scores(self, found: Candidates, num_options_B: IntArray) -> FloatArray:
+        """Return the network's scores, [R], less what makes 0 the score of the options that nobody named."""
+        assert self.weights_ is not None
+        inputs_BI, place_R, width = self._inputs(found)
+        scores_BK = _paper_network.scores(inputs_BI, self.weights_, width).astype(np.float64)
+        question_R, known_R = found.question, place_R < width
+        scores_R = np.full(len(place_R), scores_BK.min(initial=0.0) - 1)
+        scores_R[known_R] = scores_BK[question_R[known_R], place_R[known_R]]
+        if self.open_:
+            return scores_R
+        unnamed_BK = np.arange(width) < num_options_B[:, None]
+        unnamed_BK[question_R[known_R], place_R[known_R]] = False
+        most_B1 = scores_BK.max(axis=1, keepdims=True, initial=0.0)
+        masses_B = (np.exp(scores_BK - most_B1) * unnamed_BK).sum(axis=1)
+        mean_B = np.log(np.maximum(masses_B, 1e-300) / np.maximum(found.unnamed, 1)) + most_B1[:, 0]
+        return np.asarray(scores_R - np.where(masses_B > 0, mean_B, 0)[question_R])
+
     def _train(self, found: Candidates, table: PredictionTable) -> None:
         """Train the paper's network."""
-        inputs_BI, place_R, self.num_options_ = self._inputs(found, fitting=True)
-        right_N = found.place(table.require_labels())
-        known_N = right_N >= 0
-        known_N[known_N] = place_R[right_N[known_N]] < self.num_options_
-        valid_NK = np.zeros((len(table), self.num_options_), dtype=bool)
-        inside_R = place_R < self.num_options_
-        valid_NK[found.question[inside_R], place_R[inside_R]] = True
-        self.weights_ = _paper_network.train(
-            inputs_BI[known_N], place_R[right_N[known_N]], valid_NK[known_N], seed=self.seed
-        )
+        labels_N = table.require_labels()
+        inputs_BI, place_R, self.num_options_ = self._inputs(found, num_options=table.max_options)
+        valid_NK = np.arange(self.num_options_) < table.num_options[:, None]
+        if self.open_:
+            right_N = found.place(labels_N)
+            labels_N = np.where(right_N >= 0, place_R[right_N] if len(place_R) else -1, -1)
+            valid_NK = np.arange(self.num_options_) < np.diff(found.start)[:, None]
+        known_N = (labels_N >= 0) & (labels_N < self.num_options_)
+        self.weights_ = _paper_network.train(inputs_BI[known_N], labels_N[known_N], valid_NK[known_N], seed=self.seed)
 
-    def _inputs(self, found: Candidates, *, fitting: bool = False) -> tuple[FloatArray, IntArray, int]:
+    def _inputs(self, found: Candidates, *, num_options: int = 0) -> tuple[FloatArray, IntArray, int]:
         """Return what the network reads, [B, K M], where each candidate stands in it, [R], and K.
 
         Agents stand in the order of their names, so that the order of the pool is nothing to it. Options of open
@@ -214,9 +242,7 @@ class ToplaWeighted:
             order_R = np.lexsort((-mass_R, question_R))
             place_R = np.empty(len(order_R), dtype=np.int64)
             place_R[order_R] = np.arange(len(order_R)) - found.start[question_R[order_R]]
-        width = self.num_options_
-        if fitting:
-            width = min(int(place_R.max(initial=0)) + 1, _paper_network.MOST_OPTIONS)
+        width = min(num_options, _paper_network.MOST_OPTIONS) if num_options else self.num_options_
         inputs_BKM = np.zeros((len(found.unnamed), width, len(self.agents_)), dtype=np.float32)
         inside_R = place_R < width
         inputs_BKM[found.question[inside_R], place_R[inside_R]] = values_RM[inside_R]

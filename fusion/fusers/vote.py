@@ -15,6 +15,8 @@ Example:
 from dataclasses import dataclass, field
 from typing import Self
 
+import numpy as np
+
 from fusion.data import PredictionTable
 from fusion.fusers._votes import decide, ranking, settled
 from fusion.schema import BoolArray, Decision, FloatArray, Selection
@@ -50,6 +52,10 @@ class Vote:
     def settled(self, table: PredictionTable, selection: Selection, pending: BoolArray) -> BoolArray:
         """Return bool [N], True where the pending agents cannot change the plurality."""
         return settled(table, selection, pending)
+
+    def vote_weights(self, table: PredictionTable) -> FloatArray:
+        """Return float64 [N, M], 1 for every vote."""
+        return np.ones(table.answers.shape)
 
 
 __all__ = ["Vote"]

@@ -100,6 +100,15 @@ class WeightedVote:
                 settled_N &= settled(table, selection, pending, self._weights(table, more_options=more))
         return settled_N
 
+    def vote_weights(self, table: PredictionTable) -> FloatArray:
+        """Return the weights, float64 [N, M].
+
+        Raises:
+            NotFitted: Before fit.
+            TableMismatch: When the agents are not those of fit.
+        """
+        return np.broadcast_to(self._weights(table), table.answers.shape)
+
     def _weights(self, table: PredictionTable, *, more_options: int = 0) -> FloatArray:
         """Return the weights, float64 [M] or, as log odds, [N, M]."""
         if self.competence_ is None:

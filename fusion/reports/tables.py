@@ -7,7 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fusion.evaluation import BenchResult, CompareResult, PairedResult, SelectiveResult, SystemResult
+from fusion.explanation import AgentPart, Explanation, OptionPart
 from fusion.pruning import AdditionResult, Evidence, PruneResult, SubsetResult, WorthResult
+from fusion.schema import Json
 
 _NAME_WIDTH = 11  # of a column of names at the least: where all columns do not fit, names fold, never vanish
 _MOST_ADDITIONS = 5
@@ -55,6 +57,40 @@ def evidence_sentences(evidence: Evidence) -> tuple[str, ...]:
             f"{percent(found_bias.corrected_accuracy)} %"
         )
     return tuple(told)
+
+
+def fit_sentence(found: Mapping[str, Json]) -> str:
+    """Return what `fusion fit` did, in a sentence; `found` is its JSON."""
+    agents, accuracy = found["agents"], found["accuracy"]
+    assert isinstance(agents, list), "the JSON of a fit lists its agents"
+    assert isinstance(accuracy, float), "the JSON of a fit has an accuracy"
+    return (
+        f"fitted {found['system']} on {found['n']} questions and {len(agents)} agents; it answers "
+        f"{percent(accuracy)} % of these right, which is optimistic: they are what it learned from (fusion bench "
+        "measures on others)"
+    )
+
+
+def explanation_lines(found: Explanation) -> tuple[list[str], list[str]]:
+    """Return what is said of a question above the tables of an explanation, and below them."""
+    head = [f"question {found.question_id}" + (f", category {found.category}" if found.category else "")]
+    names = [chr(ord("A") + k) if k < 26 else str(k) for k in range(len(found.texts or ()))]
+    head += [f"  {name}: {text}" for name, text in zip(names, found.texts or (), strict=True)]
+    if found.correct is not None:
+        head.append(f"right answer: {found.right_answer or 'none of the options'}")
+    verdict = {None: "", True: " (right)", False: " (wrong)"}[found.correct]
+    said = [f"answer: {found.answer or 'none'}{verdict}"]
+    if found.confidence is not None and found.answer is not None:
+        said.append(f"{'confidence' if found.stated else 'share'} {percent(found.confidence)} %")
+    if found.runner_up is not None and found.margin is not None:
+        margin = f"{percent(found.margin)} points" if found.measure == "probability" else f"{found.margin:.3g}"
+        said.append(f"runner-up {found.runner_up}, {margin} of {found.measure} behind")
+    return head, [", ".join(said), f"why: {found.decided}.", *(f"note: {note}" for note in found.notes)]
+
+
+def explanation_tables(found: Explanation) -> list[Table]:
+    """Return the tables of an explanation: agents, those that were followed first, and options."""
+    return [_agents(found), *([_options(found)] if found.options else [])]
 
 
 def percent(fraction: float) -> str:
@@ -140,6 +176,49 @@ def _additions(additions: Sequence[AdditionResult], num_questions: int) -> Table
     return table
 
 
+def _agents(found: Explanation) -> Table:
+    place = {option.name: position for position, option in enumerate(found.options)}
+
+    def followed_first(item: AgentPart) -> tuple[bool, bool, int, float]:
+        others = place.get(item.answer or "", len(place))
+        return not item.listened, item.answer is None or item.answer != found.answer, others, -(item.weight or 0.0)
+
+    columns: list[tuple[str, Callable[[AgentPart], str]]] = [
+        ("asked", lambda item: "yes" if item.asked else "no"),
+        ("listened to", lambda item: "yes" if item.listened else "no"),
+        ("answer", lambda item: item.answer or "-"),
+    ]
+    if any(item.draws for item in found.agents):
+        columns.append(("draws", lambda item: " ".join(draw or "-" for draw in item.draws or ())))
+    if any(item.weight is not None for item in found.agents):
+        columns.append(("weight", lambda item: _optional(item.weight, "{:.3f}")))
+    columns.append(("without it", lambda item: (item.without or "no answer") if item.changes else "the same"))
+    table = _empty(f"Agents of {found.system}")
+    table.add_column("agent", overflow="fold", min_width=_NAME_WIDTH)
+    for heading, _ in columns:
+        table.add_column(heading, overflow="fold", justify="right" if heading == "weight" else "left")
+    for item in sorted(found.agents, key=followed_first):
+        style = "" if item.listened else "dim"
+        table.add_row(Text(item.agent), *(Text(cell(item)) for _, cell in columns), style=style)
+    return table
+
+
+def _options(found: Explanation) -> Table:
+    columns: list[tuple[str, Callable[[OptionPart], str]]] = [("votes", lambda item: str(item.votes))]
+    if any(item.weight is not None for item in found.options):
+        columns.append(("weight", lambda item: _optional(item.weight, "{:.3f}")))
+    if any(item.probability is not None for item in found.options):
+        columns.append(("probability %", lambda item: _optional(_hundred(item.probability), "{:.1f}")))
+    table = _empty("What the options got")
+    table.add_column("option", overflow="fold", min_width=_NAME_WIDTH)
+    for heading, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for item in found.options:
+        style = "bold" if item.name == found.answer else ""
+        table.add_row(Text(item.name), *(cell(item) for _, cell in columns), style=style)
+    return table
+
+
 def _range(interval: tuple[float, float]) -> str:
     low, high = (f"{100 * bound:+.1f}" for bound in interval)
     return f"{low} to {high}"
@@ -168,11 +247,10 @@ def _filled(
         columns.append(("tokens/\nquestion", lambda item: _optional(item.tokens_per_question, "{:.0f}")))
     if any(item.usd_per_question is not None for item in results):
         columns.append(("USD/\n1000", lambda item: _optional(_thousand(item.usd_per_question), "{:.3f}")))
-    if any(item.calibration_error is not None for item in results):
-        columns.append(("calibr.\nerror %", lambda item: _optional(_hundred(item.calibration_error), "{:.1f}")))
     asked = next((item.selective for item in results if item.selective is not None), None)
     if asked is not None:
         columns += [
+            ("calibr.\nerror %", lambda item: _optional(_hundred(item.calibration_error), "{:.1f}")),
             (f"answers, at\nmost {percent(asked.risk)} % off", lambda item: _answers(item.selective)),
             ("of these\nwrong %", lambda item: _wrong(item.selective)),
         ]

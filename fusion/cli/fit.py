@@ -1,0 +1,123 @@
+"""fusion fit: a system that has learned from all of a table, kept in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fusion.cli._options import JsonFile
+
+if TYPE_CHECKING:
+    from fusion.schema import Json, Spec, System
+
+FIT_FILE = "fit.json"
+FIT_FORMAT = "fusion.fit/1"
+
+SYSTEM_HELP = "selector+fuser, such as 'top_k(k=3)+weighted_vote'."
+SET_HELP = "Parameter of the selector or the fuser: fuser.samples=10, selector.k=3. May be repeated."
+
+
+def fit_command(
+    table: Annotated[Path, typer.Argument(help="Labelled table: Parquet or wide CSV.")],
+    out: Annotated[Path, typer.Option(help="Folder for the ensemble; one that is there already is replaced.")],
+    system: Annotated[str, typer.Option(help=SYSTEM_HELP)] = "all_agents+topla_weighted",
+    set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
+    json: JsonFile = None,
+) -> None:
+    """Fit a system on all questions of a table, and keep it for fusion explain and for Ensemble.load."""
+    from fusion.cli._show import progress_bar, show_fit, write_json
+    from fusion.data import read_table, table_notes
+    from fusion.ensemble import Ensemble
+    from fusion.files import check_writable
+    from fusion.schema import System
+    from fusion.stopwatch import Stopwatch
+
+    watch = Stopwatch()
+    chosen = _with_parameters(System.parse(system), set_ or ())
+    _check_folder(out)
+    if json and json != "-":
+        check_writable(json)
+    with progress_bar() as told:
+        told(f"reading {table.name}", 0, 3)
+        answers = read_table(table)
+        labels_N = answers.require_labels()
+        told(f"fitting {chosen}", 1, 3)
+        ensemble = Ensemble(answers.agents, chosen.selector, chosen.fuser).fit(answers)
+        told("answering what it was fitted on", 2, 3)
+        decided_N = ensemble.replay(answers).decision.answers
+    # Until it is written again, the note on another fit must not stand beside this ensemble.
+    (out / FIT_FILE).unlink(missing_ok=True)
+    ensemble.save(out)
+    command = {"fit": str(ensemble.system), "table": str(table)}
+    found: dict[str, Json] = {
+        "format": FIT_FORMAT,
+        "system": str(ensemble.system),
+        "agents": list(answers.agents),
+        "table": str(table.resolve()),
+        "fingerprint": answers.fingerprint,
+        "n": len(answers),
+        "accuracy": float(((decided_N == labels_N) & (decided_N >= 0)).mean()),
+        "run": _as_json(watch.record(command, {"fit": answers.fingerprint})),
+    }
+    write_json(found, str(out / FIT_FILE))
+    if json:
+        write_json(found, json)
+    if json != "-":
+        show_fit(found, table_notes(answers), out)
+
+
+def _as_json(record: object) -> dict[str, Json]:
+    import dataclasses
+    import json
+
+    fields: dict[str, Json] = json.loads(json.dumps(dataclasses.asdict(record)))  # type: ignore[call-overload]
+    return fields
+
+
+def _with_parameters(system: System, pairs: Iterable[str]) -> System:
+    """Return the system with parameters of its methods replaced.
+
+    Raises:
+        ConfigError: When a pair names neither the selector nor the fuser.
+        InvalidSpec: When a value cannot be a parameter's.
+    """
+    from fusion.config import parse_overrides
+    from fusion.errors import ConfigError
+    from fusion.schema import Spec, System
+
+    specs: dict[str, Spec] = {"selector": system.selector, "fuser": system.fuser}
+    for key, value in parse_overrides(pairs).items():
+        role, _, parameter = key.partition(".")
+        if role not in specs or not parameter:
+            raise ConfigError(f"--set takes selector.PARAMETER=VALUE or fuser.PARAMETER=VALUE, got {key}")
+        params = dict(specs[role].params) | {parameter.replace("-", "_"): value}
+        specs[role] = Spec.from_json({"name": specs[role].name, "params": params})  # type: ignore[dict-item]
+    return System(specs["selector"], specs["fuser"])
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse to write an ensemble where something else is.
+
+    Raises:
+        OutputError: When `out` is there and holds no ensemble, or nothing can be written there.
+    """
+    import json
+
+    from fusion.errors import OutputError
+    from fusion.files import check_writable
+
+    manifest = out / "ensemble.json"
+    if out.exists():
+        try:
+            content = json.loads(manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = None
+        if not isinstance(content, dict) or not str(content.get("format")).startswith("fusion.ensemble/"):
+            raise OutputError(
+                f"cannot write an ensemble to {out}: it is there, and is not the folder of an ensemble; give the name "
+                "of a new folder, or of one that fusion fit made"
+            )
+    check_writable(manifest)
