@@ -131,7 +131,7 @@ def explain(ensemble: Ensemble, table: PredictionTable, question_id: str) -> Exp
     decision, selection, asked_NM = ensemble.replay(row)
     found = _Found.of(row, decision, selection.mask[0], _weights(ensemble.fuser, row))
     without_M = _without(ensemble.fuser, row, found)
-    confidence, stated = _confidence(decision)
+    certainty_N = decision.certainty
     return Explanation(
         question_id=question_id,
         category=None if row.categories is None else str(row.categories[0]),
@@ -142,8 +142,8 @@ def explain(ensemble: Ensemble, table: PredictionTable, question_id: str) -> Exp
         agents=_agent_parts(found, asked_NM[0], without_M),
         options=tuple(_option_part(found, k) for k in found.shown()),
         answer=found.name(found.answer),
-        confidence=confidence,
-        stated=stated,
+        confidence=None if certainty_N is None else float(certainty_N[0]),
+        stated=decision.confidence is not None,
         runner_up=found.name(found.runner_up),
         margin=found.margin,
         measure=found.measure,
@@ -273,17 +273,6 @@ def _without(fuser: Fuser, row: PredictionTable, found: _Found) -> list[int]:
         else:
             answers.append(int(fuser.fuse(row.blind(), Selection(mask_NM)).answers[0]))
     return answers
-
-
-def _confidence(decision: Decision) -> tuple[float | None, bool]:
-    """Return how likely the answer is right, and whether the fuser says so itself."""
-    answer = int(decision.answers[0])
-    if decision.confidence is not None:
-        return float(decision.confidence[0]), True
-    if decision.probs is None:
-        return None, False
-    # Shares are sums of float32, which may pass 1 by rounding.
-    return (min(float(decision.probs[0, answer]), 1.0) if answer >= 0 else 0.0), False
 
 
 def _right_answer(found: _Found) -> str | None:

@@ -227,6 +227,17 @@ class Decision:
     samples: int = 1
     confidence: FloatArray | None = None
 
+    @property
+    def certainty(self) -> FloatArray | None:
+        """Float64 [N] in [0, 1], `confidence`, else what `probs` gives the answer; None where neither is known."""
+        found_N = self.confidence
+        if found_N is None and self.probs is not None:
+            found_N = self.probs[np.arange(len(self.answers)), np.maximum(self.answers, 0)]
+        if found_N is None:
+            return None
+        # Shares are sums of float32, which may pass 1 by rounding.
+        return np.where(self.answers >= 0, np.clip(found_N.astype(np.float64), 0, 1), 0)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:

@@ -1,5 +1,6 @@
 """Stacking: examples worked by hand, scikit-learn asked directly, what is saved, and recorded answers."""
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from tables import AGENTS, NEAR_PAPER, by_hand, everyone, random_table
 from fusion.data import PredictionTable, read_table, split
 from fusion.ensemble import Ensemble
 from fusion.errors import InvalidTable, MissingDependency, NotFitted, TableMismatch
-from fusion.fusers import _stacking
+from fusion.fusers._threads import libraries, one_thread
 from fusion.fusers.stacker import Stacker
 from fusion.fusers.vote import Vote
 from fusion.schema import Decision
@@ -308,10 +309,11 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_threads_are_given_back() -> None:
-    before = [item["num_threads"] for item in _stacking._threads().info()]
-    with _stacking.one_thread():
-        assert {item["num_threads"] for item in _stacking._threads().info()} == {1}
-    assert [item["num_threads"] for item in _stacking._threads().info()] == before
+    importlib.import_module("sklearn.ensemble")  # so that its threads are among them
+    before = [item["num_threads"] for item in libraries(sklearn=True).info()]
+    with one_thread():
+        assert {item["num_threads"] for item in libraries(sklearn=True).info()} == {1}
+    assert [item["num_threads"] for item in libraries(sklearn=True).info()] == before
 
 
 # ---- recorded answers

@@ -32,13 +32,7 @@ class Stated(NamedTuple):
         """Return what a decision on a labelled table says; without a confidence, the share of the answer."""
         answered_N = decision.answers >= 0
         correct_N = answered_N & (decision.answers == table.require_labels())
-        confidence_N = decision.confidence
-        if confidence_N is None and decision.probs is not None:
-            confidence_N = np.take_along_axis(decision.probs, np.maximum(decision.answers, 0)[:, None], axis=1)[:, 0]
-        if confidence_N is not None:
-            # Shares are sums of float32, which may pass 1 by rounding.
-            confidence_N = np.clip(confidence_N.astype(np.float64), 0, 1)
-        return cls(confidence_N, answered_N, correct_N)
+        return cls(decision.certainty, answered_N, correct_N)
 
 
 def error_of_confidence(stated: Stated, *, seed: int) -> tuple[float, tuple[float, float]] | None:

@@ -41,21 +41,21 @@ class Evaluator:
     def __call__(self, system: System, role: Role) -> Evaluated:
         """Evaluate a system in a role; one that reads the labels is an upper bound, whatever it was asked for."""
         ensemble = Ensemble(self.pool, system.selector, system.fuser).fit(self.parts.fit)
-        correct_N, replay = self._replay(ensemble, self.parts.test)
-        fit_correct_N, _ = self._replay(ensemble, self.parts.fit)
+        replay = ensemble.replay(self.parts.test)
+        stated = Stated.of(replay.decision, self.parts.test)
+        on_fit = Stated.of(ensemble.replay(self.parts.fit).decision, self.parts.fit)
         tokens, usd = self._token_cost(replay.asked, samples=replay.decision.samples)
         privileged = ensemble.selector.sees == "labels"
-        stated = Stated.of(replay.decision, self.parts.test)
         trusted = None if privileged else error_of_confidence(stated, seed=self.options.seed)
         result = SystemResult(
             name=str(system),
             label=self._label(system, replay, privileged=privileged),
             role="upper_bound" if privileged else role,
-            n=len(correct_N),
-            accuracy=float(correct_N.mean()),
-            ci95=self._interval(correct_N),
-            abstained=float((replay.decision.answers < 0).mean()),
-            fit_accuracy=float(fit_correct_N.mean()),
+            n=len(stated.correct),
+            accuracy=float(stated.correct.mean()),
+            ci95=self._interval(stated.correct),
+            abstained=float((~stated.answered).mean()),
+            fit_accuracy=float(on_fit.correct.mean()),
             calls_per_question=float(replay.asked.sum(axis=1).mean()) * replay.decision.samples,
             tokens_per_question=tokens,
             usd_per_question=usd,
@@ -63,7 +63,7 @@ class Evaluator:
             calibration_ci95=trusted and trusted[1],
             selective=None if privileged else self._selective(ensemble, stated),
         )
-        return Evaluated(result, correct_N, Cost(result.calls_per_question, replay.decision.samples))
+        return Evaluated(result, stated.correct, Cost(result.calls_per_question, replay.decision.samples))
 
     def _selective(self, ensemble: Ensemble, stated: Stated) -> SelectiveResult | None:
         if self.kept is None or self.options.abstain_at_risk is None:
@@ -98,11 +98,6 @@ class Evaluator:
     def best_single(self) -> str:
         """Return the agent that was most accurate on the fit part."""
         return self.pool.names[int(self.parts.fit.accuracies.argmax())]
-
-    def _replay(self, ensemble: Ensemble, table: PredictionTable) -> tuple[BoolArray, Replay]:
-        replay = ensemble.replay(table)
-        answers_N = replay.decision.answers
-        return (answers_N == table.require_labels()) & (answers_N >= 0), replay
 
     def _interval(self, correct_N: BoolArray) -> tuple[float, float]:
         low, high = accuracy_interval(correct_N, clusters_N=self.clusters_N)

@@ -107,14 +107,14 @@ def _of(table: PredictionTable, mask_BM: BoolArray, part: slice, *, probs: bool,
     count_BK = votes_BKM.sum(axis=2)
     backed_BK = count_BK > 0
     kept_BK = valid_BK if probs else backed_BK
-    kinds = [votes_BKM[kept_BK]]
+    columns = [votes_BKM[kept_BK]]
     if probs:
-        kinds += [kind_BKM[kept_BK] for kind_BKM in _beliefs(table, mask_BM, part, valid_BK)]
-    kinds.append(_counts(count_BK[kept_BK], table.num_agents))
+        columns += [kind_BKM[kept_BK] for kind_BKM in _beliefs(table, mask_BM, part, valid_BK)]
+    columns.append(_counts(count_BK[kept_BK], table.num_agents))
     return Candidates(
         start=np.concatenate([[0], np.cumsum(kept_BK.sum(axis=1))]),
         option=np.nonzero(kept_BK)[1],
-        features=np.hstack(kinds),
+        features=np.hstack(columns),
         backed=backed_BK[kept_BK],
         unnamed=num_options_B.astype(np.int64) - kept_BK.sum(axis=1),
     )

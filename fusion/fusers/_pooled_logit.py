@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from fusion.fusers._candidates import Candidates
+from fusion.fusers._threads import one_thread
 from fusion.schema import BoolArray, FloatArray, IntArray
 
 _ROUNDS = 12
@@ -101,8 +101,7 @@ class _Fitted(NamedTuple):
 
 def fit(rows: Rows, model: Model) -> Weights:
     """Learn the weights."""
-    # Threads for matrices of some dozen columns only wait for each other, long where other work has the cores.
-    with threadpool_limits(1):
+    with one_thread():
         return _fit(rows, model)
 
 

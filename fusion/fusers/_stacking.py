@@ -5,17 +5,15 @@ position of the question's category, -1 where it is none of those of fit. Rows t
 together: what is learned depends neither on the order of agents, questions and options nor on how sums were rounded.
 """
 
-import contextlib
-import functools
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from fusion.errors import MissingDependency
 from fusion.fusers._candidates import Candidates
+from fusion.fusers._threads import one_thread
 from fusion.schema import BoolArray, FloatArray, IntArray
 
 MOST_CATEGORIES = 254
@@ -25,7 +23,6 @@ MOST_CATEGORIES = 254
 # better where there are few.
 _TREES = {"learning_rate": 0.1, "max_iter": 100, "max_leaf_nodes": 8, "min_samples_leaf": 50}
 _STEPS = 1000
-_LOCK = threading.Lock()
 
 
 class Rows(NamedTuple):
@@ -193,26 +190,6 @@ def log_probabilities(scores: FloatArray) -> FloatArray:
     """Return log p of log odds log p - log(1 - p)."""
     logs: FloatArray = -np.logaddexp(0, -scores)
     return logs
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let scikit-learn compute with one thread inside the context.
-
-    On a busy machine threads that wait for each other cost far more than a second one gains on an idle one.
-    """
-    # How many threads there are belongs to the whole process: two that change it in turn would not put it back.
-    with _LOCK, _threads().limit(limits=1):
-        yield
-
-
-@functools.cache
-def _threads() -> Any:
-    """Return the libraries that keep threads; looking for them takes longer than fusing one question."""
-    import sklearn.ensemble  # noqa: F401  # so that its own are among them
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def missing() -> MissingDependency:

@@ -201,7 +201,8 @@ class ToplaWeighted:
     def _network_scores(self, found: Candidates, num_options_B: IntArray) -> FloatArray:
         """Return the network's scores, [R], less what makes 0 the score of the options that nobody named."""
         assert self.weights_ is not None
-        inputs_BI, place_R, width = self._inputs(found)
+        width = self.num_options_
+        inputs_BI, place_R = self._inputs(found)
         scores_BK = _paper_network.scores(inputs_BI, self.weights_, width).astype(np.float64)
         question_R, known_R = found.question, place_R < width
         scores_R = np.full(len(place_R), scores_BK.min(initial=0.0) - 1)
@@ -218,7 +219,8 @@ class ToplaWeighted:
     def _train(self, found: Candidates, table: PredictionTable) -> None:
         """Train the paper's network."""
         labels_N = table.require_labels()
-        inputs_BI, place_R, self.num_options_ = self._inputs(found, num_options=table.max_options)
+        self.num_options_ = min(table.max_options, _paper_network.MOST_OPTIONS)
+        inputs_BI, place_R = self._inputs(found)
         valid_NK = np.arange(self.num_options_) < table.num_options[:, None]
         if self.open_:
             right_N = found.place(labels_N)
@@ -227,8 +229,8 @@ class ToplaWeighted:
         known_N = (labels_N >= 0) & (labels_N < self.num_options_)
         self.weights_ = _paper_network.train(inputs_BI[known_N], labels_N[known_N], valid_NK[known_N], seed=self.seed)
 
-    def _inputs(self, found: Candidates, *, num_options: int = 0) -> tuple[FloatArray, IntArray, int]:
-        """Return what the network reads, [B, K M], where each candidate stands in it, [R], and K.
+    def _inputs(self, found: Candidates) -> tuple[FloatArray, IntArray]:
+        """Return what the network reads, [B, K M], and where each candidate stands in it, [R].
 
         Agents stand in the order of their names, so that the order of the pool is nothing to it. Options of open
         questions stand by the mass of votes that they have, at most `MOST_OPTIONS` of them.
@@ -242,11 +244,10 @@ class ToplaWeighted:
             order_R = np.lexsort((-mass_R, question_R))
             place_R = np.empty(len(order_R), dtype=np.int64)
             place_R[order_R] = np.arange(len(order_R)) - found.start[question_R[order_R]]
-        width = min(num_options, _paper_network.MOST_OPTIONS) if num_options else self.num_options_
-        inputs_BKM = np.zeros((len(found.unnamed), width, len(self.agents_)), dtype=np.float32)
-        inside_R = place_R < width
+        inputs_BKM = np.zeros((len(found.unnamed), self.num_options_, len(self.agents_)), dtype=np.float32)
+        inside_R = place_R < self.num_options_
         inputs_BKM[found.question[inside_R], place_R[inside_R]] = values_RM[inside_R]
-        return inputs_BKM.reshape(len(found.unnamed), -1), place_R, width
+        return inputs_BKM.reshape(len(found.unnamed), -1), place_R
 
     def _preferences(self, rows: Rows) -> FloatArray:
         """Return the mean log-probability that each agent gives to a position in a category, [C + 1, K, M].
