@@ -1,57 +1,77 @@
 """From scores of candidates to a decision: what fusers that score options have in common."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fusion.data import PredictionTable
-from fusion.fusers._candidates import Candidates
-from fusion.fusers._votes import Tally, leading, settle, shares
+from fusion.fusers._candidates import Candidates, candidates, kinds
+from fusion.fusers._votes import Tally, leading, ranking, settle, shares
 from fusion.schema import BoolArray, Decision, FloatArray, IntArray, Selection
 
 Score = Callable[[slice, Candidates], tuple[FloatArray, FloatArray]]
 """Told where questions stand and their candidates, returns scores and probabilities, both float64 [R]."""
 
 
-def decide_by_score(
-    table: PredictionTable,
-    selection: Selection,
-    parts: Iterator[tuple[slice, Candidates]],
-    score: Score,
-    *,
-    ranked_M: IntArray,
-    absent: bool,
-    samples: int = 1,
-) -> Decision:
-    """Take the option of every row with the highest score among those that an agent chose.
+@dataclass(kw_only=True)
+class ScoringFuser:
+    """What fusers that learn to score options keep of fit, and how their scores become a decision."""
 
-    Where there are probabilities an option that no agent chose may win, unless all agree on another.
+    agents_: tuple[str, ...] = field(default=(), init=False, repr=False)
+    accuracies_: FloatArray | None = field(default=None, init=False, repr=False)
+    probs_: bool = field(default=False, init=False, repr=False)
+    open_: bool = field(default=False, init=False, repr=False)
+    categories_: tuple[str, ...] = field(default=(), init=False, repr=False)
 
-    Args:
-        table: Answers, to settle ties by.
-        selection: Whose count.
-        parts: Candidates of all questions.
-        score: What makes an option good.
-        ranked_M: Positions of agents, the one to be followed first in ties.
-        absent: Whether the right answer may be none of the options, as in open questions.
-        samples: Answers drawn from every agent.
-    """
-    answers_N = np.full(len(table), -1)
-    confidence_N = np.zeros(len(table))
-    probs_NK = np.zeros((len(table), table.max_options), dtype=np.float32)
-    for part, found in parts:
-        scores_R, probs_R = score(part, found)
-        best_BK = _best(found, scores_R, table.max_options)
-        answers_N[part] = settle(best_BK, table.answers[part], selection.mask[part], ranked_M)
-        probs_NK[part], confidence_N[part] = _spread(
-            found,
-            probs_R,
-            answers_N[part],
-            table.num_options[part],
-            max_options=table.max_options,
-            absent=absent,
-        )
-    return Decision(answers_N, probs=probs_NK, samples=samples, confidence=confidence_N)
+    def _meet(self, table: PredictionTable, *, probs: bool, categories: tuple[str, ...]) -> None:
+        """Keep what a table to fit on is like.
+
+        Args:
+            table: Labelled answers.
+            probs: Whether its probabilities are used.
+            categories: Those that are told apart, sorted.
+        """
+        self.agents_, self.accuracies_ = table.agents, table.accuracies
+        self.probs_, self.open_, self.categories_ = probs, is_open(table), categories
+
+    def _kinds(self) -> list[slice]:
+        """Return which features are of one kind."""
+        return kinds(len(self.agents_), probs=self.probs_)
+
+    def _candidates(
+        self, table: PredictionTable, selection: Selection, *, samples: int = 1
+    ) -> Iterator[tuple[slice, Candidates]]:
+        return candidates(table, selection, probs=self.probs_, samples=samples, absent=self.open_)
+
+    def _decide(self, table: PredictionTable, selection: Selection, score: Score, *, samples: int = 1) -> Decision:
+        """Take the option of every row with the highest score among those that an agent chose.
+
+        Where there are probabilities an option that no agent chose may win, unless all agree on another.
+
+        Args:
+            table: Answers.
+            selection: Whose count.
+            score: What makes an option good.
+            samples: Answers drawn from every agent.
+        """
+        answers_N = np.full(len(table), -1)
+        confidence_N = np.zeros(len(table))
+        probs_NK = np.zeros((len(table), table.max_options), dtype=np.float32)
+        ranked_M = ranking(self.accuracies_, table.num_agents)
+        for part, found in self._candidates(table, selection, samples=samples):
+            scores_R, probs_R = score(part, found)
+            best_BK = _best(found, scores_R, table.max_options)
+            answers_N[part] = settle(best_BK, table.answers[part], selection.mask[part], ranked_M)
+            probs_NK[part], confidence_N[part] = _spread(
+                found,
+                probs_R,
+                answers_N[part],
+                table.num_options[part],
+                max_options=table.max_options,
+                absent=self.open_,
+            )
+        return Decision(answers_N, probs=probs_NK, samples=samples, confidence=confidence_N)
 
 
 def category_places(table: PredictionTable, categories: tuple[str, ...]) -> IntArray:

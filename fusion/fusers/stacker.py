@@ -34,7 +34,6 @@ Example:
 """
 
 import collections
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
@@ -42,8 +41,8 @@ import numpy as np
 from annotated_types import Gt
 
 from fusion.data import PredictionTable
-from fusion.fusers._candidates import Candidates, candidates, joined, kinds
-from fusion.fusers._deciding import category_places, decide_by_score, is_open
+from fusion.fusers._candidates import Candidates, joined
+from fusion.fusers._deciding import ScoringFuser, category_places
 from fusion.fusers._pooled_logit import probabilities
 from fusion.fusers._stacking import (
     MOST_CATEGORIES,
@@ -60,12 +59,12 @@ from fusion.fusers._stacking import (
     values_of,
     vote_weights,
 )
-from fusion.fusers._votes import not_fitted, ranking
+from fusion.fusers._votes import not_fitted
 from fusion.schema import BoolArray, Decision, FloatArray, IntArray, Selection
 
 
 @dataclass(kw_only=True)
-class Stacker:
+class Stacker(ScoringFuser):
     """Score every option with a classifier over who chose it.
 
     Args:
@@ -76,11 +75,6 @@ class Stacker:
 
     model: Literal["logistic", "boosting"] = "logistic"
     strength: Annotated[float, Gt(0)] = 0.1
-    agents_: tuple[str, ...] = field(default=(), init=False, repr=False)
-    accuracies_: FloatArray | None = field(default=None, init=False, repr=False)
-    probs_: bool = field(default=False, init=False, repr=False)
-    open_: bool = field(default=False, init=False, repr=False)
-    categories_: tuple[str, ...] = field(default=(), init=False, repr=False)
     weights_: FloatArray | None = field(default=None, init=False, repr=False)
     rows_: FloatArray | None = field(default=None, init=False, repr=False)
     right_: BoolArray | None = field(default=None, init=False, repr=False)
@@ -96,10 +90,7 @@ class Stacker:
             MissingDependency: When scikit-learn is not installed.
         """
         labels_N = table.require_labels()
-        self.agents_, self.accuracies_ = table.agents, table.accuracies
-        self.probs_ = table.probs is not None
-        self.open_ = is_open(table)
-        self.categories_ = _most_common(table)
+        self._meet(table, probs=table.probs is not None, categories=_most_common(table))
         self.weights_ = self.rows_ = self.right_ = self.times_ = self._boosted = None
         found = joined([part for _, part in self._candidates(table, selection)])
         right_N, category_N = found.place(labels_N), category_places(table, self.categories_)
@@ -137,14 +128,7 @@ class Stacker:
             relative_R = log_probabilities(scores_R) - unnamed_C[category_R]
             return scores_R, probabilities(relative_R, np.diff(found.start), found.unnamed)[0]
 
-        return decide_by_score(
-            table,
-            selection,
-            self._candidates(table, selection),
-            score,
-            ranked_M=ranking(self.accuracies_, table.num_agents),
-            absent=self.open_,
-        )
+        return self._decide(table, selection, score)
 
     def _boost(self, rows: Rows) -> None:
         boosted, self.release_ = fit_boosted(rows)
@@ -170,12 +154,6 @@ class Stacker:
         category_C = np.append(np.arange(max(1, len(self.categories_))), -1)
         scores_C = self._scores(values_of(np.zeros((len(category_C), self._kinds()[-1].stop)), category_C))
         return log_probabilities(scores_C)
-
-    def _candidates(self, table: PredictionTable, selection: Selection) -> Iterator[tuple[slice, Candidates]]:
-        return candidates(table, selection, probs=self.probs_, samples=1, absent=self.open_)
-
-    def _kinds(self) -> list[slice]:
-        return kinds(len(self.agents_), probs=self.probs_)
 
     def _columns(self) -> IntArray:
         """Return int [D], the order of features: agents by accuracy, then name, so that the pool's order is nothing."""

@@ -24,7 +24,6 @@ Example:
     ToplaWeighted(pooling='off', positions='ignore', network='equivariant', probs=True, samples=1, seed=0)
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
@@ -33,8 +32,8 @@ from annotated_types import Ge
 
 from fusion.data import PredictionTable, accuracy_when_answering
 from fusion.fusers import _paper_network
-from fusion.fusers._candidates import Candidates, candidates, joined, kinds
-from fusion.fusers._deciding import category_places, decide_by_score, is_open
+from fusion.fusers._candidates import Candidates, joined
+from fusion.fusers._deciding import ScoringFuser, category_places
 from fusion.fusers._pooled_logit import Model, Rows, fit, held_out, probabilities
 from fusion.fusers._votes import POWERS, best_power, decide, not_fitted, ranking
 from fusion.schema import Decision, FloatArray, IntArray, Selection
@@ -47,7 +46,7 @@ _BEYOND_CHANCE = 1.645
 
 
 @dataclass(kw_only=True)
-class ToplaWeighted:
+class ToplaWeighted(ScoringFuser):
     """Weigh agents by what is learned about them, in every category.
 
     Args:
@@ -65,11 +64,6 @@ class ToplaWeighted:
     probs: bool = True
     samples: Annotated[int, Ge(1)] = 1
     seed: Annotated[int, Ge(0)] = 0
-    agents_: tuple[str, ...] = field(default=(), init=False, repr=False)
-    accuracies_: FloatArray | None = field(default=None, init=False, repr=False)
-    probs_: bool = field(default=False, init=False, repr=False)
-    open_: bool = field(default=False, init=False, repr=False)
-    categories_: tuple[str, ...] = field(default=(), init=False, repr=False)
     weights_: FloatArray | None = field(default=None, init=False, repr=False)
     offsets_: FloatArray | None = field(default=None, init=False, repr=False)
     num_options_: int = field(default=0, init=False, repr=False)
@@ -86,11 +80,9 @@ class ToplaWeighted:
             InvalidTable: When the table has no labels or questions, or too few samples.
         """
         labels_N = table.require_labels()
-        self.agents_, self.accuracies_ = table.agents, table.accuracies
-        self.probs_ = self.probs and table.probs is not None
-        self.open_ = is_open(table)
         pooled = self.pooling == "category" and table.categories is not None
-        self.categories_ = tuple(sorted(set(table.require_categories().tolist()))) if pooled else ()
+        categories = tuple(sorted(set(table.require_categories().tolist()))) if pooled else ()
+        self._meet(table, probs=self.probs and table.probs is not None, categories=categories)
         self.offsets_ = None
         group_N = category_places(table, self.categories_)
         order_N = np.argsort(group_N, kind="stable")
@@ -99,7 +91,8 @@ class ToplaWeighted:
         if len(order_N) > MOST_QUESTIONS:
             order_N = order_N[np.linspace(0, len(order_N) - 1, MOST_QUESTIONS).astype(np.intp)]
         ordered = table.rows(order_N)
-        found = joined([part for _, part in self._candidates(ordered, Selection(selection.mask[order_N]))])
+        chosen = Selection(selection.mask[order_N])
+        found = joined([part for _, part in self._candidates(ordered, chosen, samples=self.samples)])
         if self.network == "mlp":
             self._train(found, ordered)
             return self
@@ -127,15 +120,7 @@ class ToplaWeighted:
             scores_R = self._scores(found, group_N[part], table.num_options[part])
             return scores_R, probabilities(scores_R, np.diff(found.start), found.unnamed)[0]
 
-        return decide_by_score(
-            table,
-            selection,
-            self._candidates(table, selection),
-            score,
-            ranked_M=ranking(self.accuracies_, table.num_agents),
-            absent=self.open_,
-            samples=self.samples,
-        )
+        return self._decide(table, selection, score, samples=self.samples)
 
     def vote_weights(self, table: PredictionTable) -> FloatArray | None:
         """Return the weights of votes in the category of each question, float64 [N, M].
@@ -279,12 +264,6 @@ class ToplaWeighted:
             values = features_RD[:, kind]
             scale_D[kind] = np.sqrt((values**2).sum() / max(np.count_nonzero(values), 1)) or 1.0
         return scale_D
-
-    def _candidates(self, table: PredictionTable, selection: Selection) -> Iterator[tuple[slice, Candidates]]:
-        return candidates(table, selection, probs=self.probs_, samples=self.samples, absent=self.open_)
-
-    def _kinds(self) -> list[slice]:
-        return kinds(len(self.agents_), probs=self.probs_)
 
     def _directions(self, table: PredictionTable, selection: Selection) -> FloatArray:
         """Return [T, D], the weighted vote: of answers, and of what the agents believe."""
