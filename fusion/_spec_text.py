@@ -1,11 +1,12 @@
 """The textual form of specs: reading and writing `name(key=value, ...)`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fusion.errors import InvalidSpec
 
 JsonScalar = None | bool | int | float | str
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Param = JsonScalar | list["Param"]
 
 NAME = re.compile(r"[A-Za-z_][\w-]*")
@@ -130,3 +131,8 @@ def systems(reader: Reader) -> Iterator[tuple[tuple[str, dict[str, Param]], tupl
         if not reader.take(","):
             reader.end()
             return
+
+
+def listed(value: Param) -> Json:
+    """Return a parameter as JSON: whatever is a sequence in it, as lists."""
+    return [listed(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -70,13 +70,30 @@ class Answer:
 
     @property
     def usage(self) -> Usage:
-        """Sum of the members' tokens; None where one of those that answered does not say."""
-        return sum_usage([member.usage for member in self.members if member.calls])
+        """Sum of the tokens of members and fuser; None where one of those that answered does not say."""
+        used = [member.usage for member in self.members if member.calls]
+        return sum_usage(used if self.fusing is None else [*used, self.fusing])
 
     @property
     def cost(self) -> float | None:
-        """Sum of the members' costs in USD; None when one of those that answered is unknown."""
-        return sum_usd([member.cost for member in self.members if member.calls])
+        """Sum of the costs of members and fuser in USD; None when one of those that answered is unknown."""
+        costs = [member.cost for member in self.members if member.calls]
+        spent = self.decision.spent
+        if self.fusing is not None and spent is not None:
+            costs.append(None if spent.usd is None else float(spent.usd[0]))
+        return sum_usd(costs)
+
+    @property
+    def fusing(self) -> Usage | None:
+        """Tokens that the fuser itself took; None when it asked nobody."""
+        spent = self.decision.spent
+        if spent is None or not spent.calls[0]:
+            return None
+        read_N, written_N = spent.tokens_in, spent.tokens_out
+        return Usage(
+            tokens_in=None if read_N is None else int(read_N[0]),
+            tokens_out=None if written_N is None else int(written_N[0]),
+        )
 
     def to_json(self) -> dict[str, Json]:
         """Return everything but the table and the prompt, for machines."""
@@ -89,6 +106,7 @@ class Answer:
             "agreement": self.agreement,
             "usage": dataclasses.asdict(self.usage),
             "cost_usd": self.cost,
+            "fuser_usage": None if self.fusing is None else dataclasses.asdict(self.fusing),
             "seconds": self.seconds,
             "members": [dataclasses.asdict(member) for member in self.members],
         }
@@ -138,7 +156,7 @@ def summarise(
     plain = table.options[0][index] if table.options is not None and index >= 0 else None
     return Answer(
         question=question,
-        text=plain if decision.texts is None else decision.texts[0],
+        text=plain if decision.texts is None else decision.texts[0] or None,
         label=LETTERS[index] if question.options and index >= 0 else None,
         probs=probs,
         votes=votes,

@@ -1,32 +1,26 @@
 """Ensemble: a pool of agents, a selector that says whom to ask, and a fuser that settles the answer."""
 
 import asyncio
-import dataclasses
-import hashlib
-import io
-import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
 from fusion._background import background
+from fusion._saved import read_saved, write_saved
 from fusion.agents import AgentPool, Asker, Engines, RecordStore
 from fusion.answer import Answer, summarise
 from fusion.data import FreeForm, PredictionTable, Reader, load_task, make_question
 from fusion.discovery import build, names, spec_of
-from fusion.errors import FusionError, InputError, InvalidSpec, UnknownName, UsageError
-from fusion.files import replacing, write_text
+from fusion.errors import FusionError, InvalidSpec, UnknownName, UsageError
 from fusion.live import Limits, Round
-from fusion.protocols import Fuser, Selector
-from fusion.schema import BoolArray, Decision, Json, Question, Sees, Selection, Spec, System
+from fusion.protocols import AskingFuser, Fuser, Selector
+from fusion.schema import BoolArray, Decision, Question, Sees, Selection, Spec, System
 
-FORMAT = "fusion.ensemble/1"
 AT_ONCE = 64
 """Questions that are asked at a time on one event loop; further ones wait, and their deadline does not run."""
 
@@ -71,6 +65,8 @@ class Ensemble:
         self.pool = pool if isinstance(pool, AgentPool) else AgentPool.of(pool)
         self.selector = _selector(selector)
         self.fuser = _fuser(fuser)
+        if isinstance(self.fuser, AskingFuser):
+            self.fuser.meet(self.pool)
         self._engines: Engines | None = None
         self._asker: Asker | None = None
         self._store: RecordStore | None = None
@@ -229,20 +225,7 @@ class Ensemble:
             OutputError: When the folder cannot be written.
             FusionError: When a method learned something that is neither an array of numbers nor JSON.
         """
-        methods = {"selector": self.selector, "fuser": self.fuser}
-        arrays, plain = _sorted_out(methods)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stub takes the flag allow_pickle for an array
-        with replacing(Path(folder) / "state.npz") as temporary:
-            temporary.write_bytes(buffer.getvalue())
-        manifest: dict[str, Json] = {
-            "format": FORMAT,
-            "pool": self.pool.to_json(),
-            **{role: spec_of(method).to_json() for role, method in methods.items()},
-            "learned": plain,
-        }
-        manifest["state_sha256"] = _checksum(buffer.getvalue(), manifest)
-        write_text(Path(folder) / "ensemble.json", json.dumps(manifest, indent=2) + "\n")
+        write_saved(Path(folder), self.pool, {"selector": self.selector, "fuser": self.fuser})
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -252,19 +235,9 @@ class Ensemble:
             InputError: When the folder holds no ensemble, or a damaged one.
             UnknownName: When the ensemble uses a method that is not installed.
         """
-        manifest, arrays = _read_saved(Path(folder))
-        ensemble = cls(
-            AgentPool.from_json(manifest["pool"]),
-            Spec.from_json(manifest["selector"]),
-            Spec.from_json(manifest["fuser"]),
-        )
-        for role, method in (("selector", ensemble.selector), ("fuser", ensemble.fuser)):
-            for key in _learned(method):
-                name = f"{role}.{key}"
-                if name not in arrays and name not in manifest["learned"]:
-                    raise InputError(f"the ensemble in {folder} was saved without {name}; fit and save it again")
-                value = arrays[name] if name in arrays else manifest["learned"][name]
-                setattr(method, key, _frozen(value))
+        saved = read_saved(Path(folder))
+        ensemble = cls(saved.pool, saved.selector, saved.fuser)
+        saved.restore({"selector": ensemble.selector, "fuser": ensemble.fuser})
         return ensemble
 
 
@@ -332,69 +305,3 @@ def _built(package: str, given: object, *, swapped: str) -> object:
         if error.name in names("fusers" if package == "selectors" else "selectors"):
             raise InvalidSpec(swapped.format(given=given)) from error
         raise
-
-
-def _learned(method: object) -> dict[str, Any]:
-    """Return the fields whose names end with an underscore: what fit wrote."""
-    learned = {}
-    for field in dataclasses.fields(method):  # type: ignore[arg-type]  # every method is a dataclass
-        if field.name.endswith("_"):
-            value = getattr(method, field.name)
-            learned[field.name] = list(value) if isinstance(value, tuple) else value
-    return learned
-
-
-def _sorted_out(methods: Mapping[str, object]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Json]]:
-    """Return what the methods learned: the arrays, and what goes to JSON."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    plain: dict[str, Json] = {}
-    for role, method in methods.items():
-        for key, value in _learned(method).items():
-            if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-                arrays[f"{role}.{key}"] = value
-                continue
-            try:
-                json.dumps(value)
-            except (TypeError, ValueError) as error:
-                raise FusionError(
-                    f"cannot save the {role} {spec_of(method)}: {key} is a {type(value).__name__} ({error}); "
-                    "a method must keep what it learned in arrays of numbers, numbers, strings, and lists of these"
-                ) from error
-            plain[f"{role}.{key}"] = value
-    return arrays, plain
-
-
-def _frozen(value: object) -> object:
-    """Return the tuples that JSON made lists of."""
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
-
-
-def _checksum(state: bytes, manifest: Mapping[str, Json]) -> str:
-    """Return the SHA-256 of the arrays and of everything in the manifest but itself."""
-    rest = {key: value for key, value in manifest.items() if key != "state_sha256"}
-    return hashlib.sha256(state + json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _read_saved(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]:
-    path = folder / "ensemble.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        state = (folder / "state.npz").read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"no ensemble in {folder}: {error.strerror}; expected the files ensemble.json and state.npz"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}; save the ensemble again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{path} is not an ensemble of the format {FORMAT}; save it again with this version")
-    missing = {"pool", "selector", "fuser", "learned", "state_sha256"} - set(manifest)
-    if missing:
-        raise InputError(f"{path} lacks {', '.join(sorted(missing))}; save the ensemble again")
-    if not isinstance(manifest["learned"], dict) or _checksum(state, manifest) != manifest["state_sha256"]:
-        raise InputError(
-            f"what {folder} holds was changed after it was saved: {folder / 'state.npz'} and the learned part of "
-            f"{path.name} do not have the checksum that {path.name} states; save the ensemble again"
-        )
-    with np.load(io.BytesIO(state), allow_pickle=False) as archive:
-        return manifest, dict(archive.items())

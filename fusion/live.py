@@ -40,7 +40,7 @@ from fusion.errors import (
     TableMismatch,
     UsageError,
 )
-from fusion.protocols import Fuser, SettlingFuser
+from fusion.protocols import Fuser, SettlingFuser, SlowFuser
 from fusion.schema import FINAL, BoolArray, Completion, Decision, Question, Request, Selection
 
 _PAUSE_S = 0.01
@@ -137,6 +137,8 @@ class Round:
             selection = choose(self.table(), asked_M[None])
         table = self.table()
         self._require_quorum(table, asked_M)
+        if isinstance(fuser, SlowFuser) and fuser.slow:
+            return table, selection, await asyncio.to_thread(fuser.fuse, table.blind(), selection)
         return table, selection, fuser.fuse(table.blind(), selection)
 
     def _check(self, nothing: PredictionTable, selection: Selection, fuser: Fuser) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from fusion.agents import AgentPool
     from fusion.data import PredictionTable
     from fusion.schema import (
         BoolArray,
@@ -189,6 +190,47 @@ class WeighingFuser(Fuser, Protocol):
         Raises:
             NotFitted: Before fit, where the weights are learned.
             TableMismatch: When the agents are not those of fit.
+        """
+        ...
+
+
+@runtime_checkable
+class SlowFuser(Fuser, Protocol):
+    """A fuser that runs or asks models of its own: live, it works in a thread, so that other questions go on."""
+
+    slow: ClassVar[bool]
+
+
+@runtime_checkable
+class AskingFuser(Fuser, Protocol):
+    """A fuser that asks agents, those of its ensemble among them."""
+
+    def meet(self, pool: AgentPool) -> None:
+        """Take note of the ensemble's agents, before anything is fitted or fused."""
+        ...
+
+
+@runtime_checkable
+class FolderMethod(Protocol):
+    """A method that learns what does not fit into arrays: a model, which is a folder of files."""
+
+    def learn_in(self, folder: Path) -> None:
+        """Work in `folder` from now on: training that is cut short goes on from what is there."""
+        ...
+
+    def save_files(self, folder: Path) -> None:
+        """Write what was learned into `folder`, whole or not at all; what is there already may stay.
+
+        Raises:
+            OutputError: When it cannot be written.
+        """
+        ...
+
+    def load_files(self, folder: Path) -> None:
+        """Take up what `save_files` wrote; reading it may wait until it is needed.
+
+        Raises:
+            InputError: When it is not there.
         """
         ...
 

@@ -10,14 +10,15 @@ Units: probability in [0, 1]; log-probability in nats; seconds; USD per million 
 """
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fusion._spec_text import MAX_DEPTH, NAME, Reader, plain, systems, write
+from fusion._spec_text import MAX_DEPTH, NAME, Reader, listed, plain, systems, write
+from fusion._spec_text import Json as Json
 from fusion._spec_text import JsonScalar as JsonScalar
 from fusion._spec_text import Param as Param
 from fusion.errors import InvalidSpec
@@ -25,7 +26,6 @@ from fusion.errors import InvalidSpec
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.integer]
 FloatArray = npt.NDArray[np.floating]
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 Sees = Literal["history", "question", "answers", "labels"]
 """What a selector may look at when it selects: nothing of the question at hand (`history`), the
@@ -51,6 +51,7 @@ class Question:
         reference: The right answer as the data set writes it; "" when unknown.
         label: Index of the right option; None for open or unlabelled questions.
         category: Subject or subtask; "" when there is none.
+        text: The question alone, without shots, options and instructions; "" where the last message is just that.
         meta: What else the data set says.
     """
 
@@ -60,6 +61,7 @@ class Question:
     reference: str = ""
     label: int | None = None
     category: str = ""
+    text: str = ""
     meta: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -88,8 +90,7 @@ class Usage:
     """Tokens of one call; None where the engine does not say.
 
     Args:
-        tokens_in: Tokens read, cached ones included.
-        tokens_out: Tokens written, reasoning included.
+        tokens_in, tokens_out: Tokens read, cached ones included, and written, reasoning included.
         tokens_cached: Of those read, how many came from the server's cache.
         tokens_reasoning: Of those written, how many were reasoning.
     """
@@ -208,17 +209,33 @@ class Selection:
     order: IntArray | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """What a fuser itself asked of models, beside the agents' answers.
+
+    Args:
+        calls, tokens_in, tokens_out: int64 [N]; tokens are None where an engine does not say.
+        usd: float64 [N], their price; None when prices or tokens are unknown.
+    """
+
+    calls: IntArray
+    tokens_in: IntArray | None = None
+    tokens_out: IntArray | None = None
+    usd: FloatArray | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The fused answers.
 
     Args:
-        answers: int64 [N], index of the chosen option, -1 where the ensemble abstains.
+        answers: int64 [N], index of the chosen option, -1 where the ensemble abstains or says what no agent did.
         probs: float [N, K], rows sum to 1 (all 0 where it abstains), or None.
-        texts: One fused text a question, or None.
+        texts: One fused text a question, "" where the ensemble abstains; None where options are all there is to say.
         samples: Answers drawn from every selected agent; cost is counted this many times.
         confidence: float [N], how likely each answer is right, 0 where it abstains; None where that is not known.
             Not the largest of `probs` where the right answer may be none of the options.
+        spent: What fusing itself cost; None when it asked nobody.
     """
 
     answers: IntArray
@@ -226,6 +243,13 @@ class Decision:
     texts: tuple[str, ...] | None = None
     samples: int = 1
     confidence: FloatArray | None = None
+    spent: Spent | None = None
+
+    @property
+    def answered(self) -> BoolArray:
+        """Bool [N], where there is an answer, be it an option or a text."""
+        chosen_N: BoolArray = self.answers >= 0
+        return chosen_N if self.texts is None else chosen_N | np.array([bool(text) for text in self.texts], dtype=bool)
 
     @property
     def certainty(self) -> FloatArray | None:
@@ -236,7 +260,7 @@ class Decision:
         if found_N is None:
             return None
         # Shares are sums of float32, which may pass 1 by rounding.
-        return np.where(self.answers >= 0, np.clip(found_N.astype(np.float64), 0, 1), 0)
+        return np.where(self.answered, np.clip(found_N.astype(np.float64), 0, 1), 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,7 +334,7 @@ class Spec:
 
     def to_json(self) -> dict[str, Json]:
         """Return {"name": ..., "params": {...}}."""
-        return {"name": self.name, "params": {key: _as_json(value) for key, value in self.params.items()}}
+        return {"name": self.name, "params": {key: listed(value) for key, value in self.params.items()}}
 
     def __str__(self) -> str:
         if not self.params:
@@ -374,6 +398,3 @@ def _as_param(value: Json, depth: int = 0) -> Param:
         )
     return [_as_param(item, depth + 1) for item in value] if isinstance(value, list) else value
 
-
-def _as_json(value: Param) -> Json:
-    return [_as_json(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

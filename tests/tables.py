@@ -36,7 +36,7 @@ NEAR_PAPER = (
 )
 """Of the recorded models, those near the pool of LLM-TOPLA."""
 
-PER_QUESTION = ("num_options", "labels", "categories", "references", "options")
+PER_QUESTION = ("num_options", "labels", "categories", "references", "questions", "options")
 PER_ANSWER = ("answers", "asked", "probs", "sample_answers", "scores", "tokens_in", "tokens_out", "seconds", "texts")
 HIDDEN = {
     "history": frozenset(PER_QUESTION + PER_ANSWER),
@@ -122,6 +122,7 @@ def random_table(
         sample_answers=_samples(rng, answers_NM, num_options_N),
         categories=rng.choice(np.array(categories), questions),
         references=[row[k] if k >= 0 else "" for row, k in zip(texts, labels_N.tolist(), strict=True)],
+        questions=[f"what is {name}?" for name in ids],
         texts=[[f"I say {k}" for k in row] for row in answers_NM.tolist()],
         scores=(answers_NM == labels_N[:, None]) & (answers_NM >= 0),
         tokens_in=rng.integers(10, 99, shape),

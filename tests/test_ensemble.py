@@ -11,9 +11,10 @@ import pytest
 import tables
 from tables import AGENTS, by_hand, everyone, random_table
 
+from fusion._saved import _checksum
 from fusion.agents import AgentPool
 from fusion.data import PredictionTable
-from fusion.ensemble import Ensemble, _checksum, ask
+from fusion.ensemble import Ensemble, ask
 from fusion.errors import (
     ConfigError,
     FusionError,

@@ -30,6 +30,7 @@ def fields() -> dict[str, Any]:
         "sample_answers": np.array([[[0, 0], [1, 0]], [[2, -1], [-1, -1]], [[0, 1], [0, 0]]]),
         "categories": ["law", "", "law"],
         "references": ["yes", "z", "perhaps"],
+        "questions": ["Is it?", "Which?", "Is it so?"],
         "texts": [["Yes.", "no"], ["z", ""], ["yes", "yes"]],
         "scores": np.array([[1.0, 0.0], [0.5, 0.0], [0.0, 0.0]]),
         "tokens_in": np.array([[10, 20], [30, 0], [50, 60]]),
@@ -73,7 +74,7 @@ class TestForms:
         kinds = {name: getattr(table(), name).dtype for name in set(fields()) - {"agents", "options", "provenance"}}
         text = np.dtypes.StringDType()
         assert kinds == {
-            **dict.fromkeys(("question_ids", "categories", "references", "texts"), text),
+            **dict.fromkeys(("question_ids", "categories", "references", "questions", "texts"), text),
             **dict.fromkeys(("answers", "sample_answers"), np.int8),
             **dict.fromkeys(("probs", "scores", "seconds"), np.float32),
             **dict.fromkeys(("tokens_in", "tokens_out"), np.int32),
@@ -307,6 +308,7 @@ OTHER: dict[str, Any] = {
     "sample_answers": np.array([[[0, 0], [1, 0]], [[2, -1], [-1, -1]], [[0, 1], [0, 1]]]),
     "categories": ["law", "law", "law"],
     "references": ["yes", "z", "never"],
+    "questions": ["Is it?", "Which?", "Was it so?"],
     "texts": [["Yes.", "no"], ["z", ""], ["yes", "yes!"]],
     "scores": np.array([[1.0, 0.0], [0.5, 0.0], [0.0, 0.25]]),
     "tokens_in": np.array([[10, 20], [30, 0], [50, 61]]),
@@ -367,7 +369,7 @@ class TestViews:
         found = table().unanswered()
         assert (found.answers == -1).all()
         told = {field.name for field in dataclasses.fields(found) if getattr(found, field.name) is not None}
-        told -= {"question_ids", "agents", "num_options", "options", "categories", "provenance"}
+        told -= {"question_ids", "agents", "num_options", "options", "categories", "questions", "provenance"}
         assert told == {"answers", "asked"}
         assert found.asked is not None
         assert not found.asked.any()
@@ -402,6 +404,7 @@ class TestViews:
             "options",
             "categories",
             "references",
+            "questions",
         }:
             assert same(table().revealed(nobody), table(**{name: OTHER[name]}).revealed(nobody)), name
 

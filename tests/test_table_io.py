@@ -44,6 +44,7 @@ def made(num_questions: int, agents: list[str], seed: int, keep: set[str]) -> Pr
         "sample_answers": rng.integers(-1, np.broadcast_to(counts[:, None, None], (*shape, 3))),
         "categories": rng.choice(words, num_questions),
         "references": rng.choice(words, num_questions),
+        "questions": rng.choice(words, num_questions),
         "texts": rng.choice(words, shape),
         "scores": rng.random(shape),
         "tokens_in": rng.integers(0, 1000, shape),
@@ -63,7 +64,17 @@ def made(num_questions: int, agents: list[str], seed: int, keep: set[str]) -> Pr
     )
 
 
-OPTIONAL = {"labels", "options", "probs", "sample_answers", "categories", "references", "texts", "scores"} | {
+OPTIONAL = {
+    "labels",
+    "options",
+    "probs",
+    "sample_answers",
+    "categories",
+    "references",
+    "questions",
+    "texts",
+    "scores",
+} | {
     "tokens_in",
     "tokens_out",
     "seconds",

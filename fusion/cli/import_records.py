@@ -21,7 +21,8 @@ def import_command(
         str | None, typer.Option(help="wide: the columns that are agents; else the agents' names, one per file.")
     ] = None,
     questions: Annotated[
-        Path | None, typer.Option(help="long, openai-batch: file with question_id, answer and maybe category, options.")
+        Path | None,
+        typer.Option(help="long, openai-batch: file with question_id, answer; maybe question, category, options."),
     ] = None,
     extractor: Annotated[
         str | None,
@@ -36,6 +37,9 @@ def import_command(
     category_column: Annotated[
         str | None, typer.Option(help="wide: column with categories (default: category).")
     ] = None,
+    question_column: Annotated[
+        str | None, typer.Option(help="wide: column with what was asked (default: question).")
+    ] = None,
     answer_column: Annotated[
         str | None, typer.Option(help="wide: column with right answers (default: answer).")
     ] = None,
@@ -47,7 +51,8 @@ def import_command(
 
     check_table_path(out, files)
     names = tuple(name.strip() for name in agents.split(",")) if agents else None
-    columns = {"id": id_column, "category": category_column, "answer": answer_column, "cells": cells}
+    columns = {"id": id_column, "category": category_column, "question": question_column, "answer": answer_column}
+    columns["cells"] = cells
     given = {key: value for key, value in columns.items() if value is not None}
     options: dict[str, object] = {"questions": questions, "extractor": extractor, "filter": filter, "agents": names}
     options["scorer"] = scorer

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fusion.data._choice import LETTERS
     from fusion.data._import import FORMATS, import_records, read_table, write_table
     from fusion.data._notes import table_notes
+    from fusion.data._open import canonical
     from fusion.data._order import accuracy_when_answering, by_accuracy, name_keys
     from fusion.data._parse import EXTRACTORS, get_extractor
     from fusion.data._rescore import rescore
@@ -33,6 +34,7 @@ _HOMES = {
     "WideLayout": "fusion.data._wide",
     "accuracy_when_answering": "fusion.data._order",
     "by_accuracy": "fusion.data._order",
+    "canonical": "fusion.data._open",
     "folds": "fusion.data._splits",
     "from_pandas": "fusion.data._wide",
     "get_extractor": "fusion.data._parse",
@@ -63,6 +65,7 @@ __all__ = [
     "WideLayout",
     "accuracy_when_answering",
     "by_accuracy",
+    "canonical",
     "describe_difference",
     "folds",
     "from_pandas",

@@ -33,6 +33,6 @@ def make_question(text: str, *, options: Sequence[str] = ()) -> Question:
     said = json.dumps([text, *options]).encode()
     question_id = f"ask/{hashlib.blake2b(said, digest_size=8).hexdigest()}"
     if not options:
-        return Question(id=question_id, messages=(Message("user", text),))
+        return Question(id=question_id, messages=(Message("user", text),), text=text)
     prompt = f"{text}\n{list_options(options)}Answer:"
-    return choice_question(question_id, (Message("user", prompt),), options, label=None, reference="")
+    return choice_question(question_id, (Message("user", prompt),), options, label=None, reference="", text=text)

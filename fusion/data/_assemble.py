@@ -25,6 +25,7 @@ class QuestionInfo:
         label: Index of the right option, -1 when it is not among them; None when unknown or open.
         references: Spellings of the right answer to an open question, the usual one first.
         category: Subject or subtask; "" when there is none.
+        text: What is asked, without shots and options; "" when that is not known.
     """
 
     id: str
@@ -33,6 +34,7 @@ class QuestionInfo:
     label: int | None = None
     references: tuple[str, ...] = ()
     category: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +120,7 @@ def assemble(
     labels = [info.label for info in infos]
     _place_open(placed, infos, options, labels, samples_NMR)
     categories = [info.category for info in infos]
+    asked = [info.text for info in infos]
     shape = samples_NMR.shape[:2]
     return PredictionTable(
         question_ids=_text_array([info.id for info in infos]),
@@ -130,6 +133,7 @@ def assemble(
         probs=_probs(placed, infos, samples_NMR[:, :, 0], max((len(row) for row in options), default=1)),
         categories=_text_array(categories) if any(categories) else None,
         references=_references(infos),
+        questions=_text_array(asked) if any(asked) else None,
         texts=_texts(placed, shape),
         tokens_in=_whole(_means(placed, shape, "tokens_in")),
         tokens_out=_whole(_means(placed, shape, "tokens_out")),

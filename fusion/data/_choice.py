@@ -36,6 +36,7 @@ def choice_question(
     label: int | None,
     reference: str,
     category: str = "",
+    text: str = "",
     continuations: Sequence[str] | None = None,
     **meta: Json,
 ) -> Question:
@@ -54,6 +55,7 @@ def choice_question(
         reference=reference,
         label=label,
         category=category,
+        text=text,
         meta={"continuations": list(continuations), **meta},
     )
 

@@ -102,6 +102,7 @@ def _question(sample: Record, task: str) -> QuestionInfo:
         id=f"{task}/{id}",
         source=sample.place,
         category=next((subject for subject in subjects if isinstance(subject, str) and subject), task),
+        text=_asked(sample.content.get("input")),
     )
     choices = sample.content.get("choices")
     if not isinstance(choices, list) or not choices:
@@ -113,6 +114,16 @@ def _question(sample: Record, task: str) -> QuestionInfo:
         return replace(info, references=(_letters(right),))
     label = right[0] if right else -1 if spellings else None
     return replace(info, options=options, label=label)
+
+
+def _asked(told: Json) -> str:
+    """Return what a sample asks: a text, or what the user says last."""
+    if isinstance(told, list):
+        said = [
+            message.get("content") for message in told if isinstance(message, dict) and message.get("role") == "user"
+        ]
+        told = said[-1] if said else ""
+    return told if isinstance(told, str) else ""
 
 
 def _answer(sample: Record, question: QuestionInfo, *, agent: str, model: str, score: Json) -> Answer:

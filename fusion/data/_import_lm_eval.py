@@ -194,11 +194,11 @@ def _fits(sample: Sample, label: int) -> bool:
 
 
 def _question(id: str, task: str, sample: Sample, label: int | None) -> QuestionInfo:
-    category = sample.category or task
+    info = QuestionInfo(id=id, source=sample.place, category=sample.category or task, text=sample.question)
     if sample.options:
         label = option_index(sample.target, sample) if label is None else label
-        return QuestionInfo(id=id, source=sample.place, options=sample.options, label=label, category=category)
-    return QuestionInfo(id=id, source=sample.place, references=references(sample.target), category=category)
+        return replace(info, options=sample.options, label=label)
+    return replace(info, references=references(sample.target))
 
 
 def _answers(id: str, agent: str, sample: Sample) -> list[Answer]:

@@ -1,8 +1,8 @@
 """PredictionTable on disk: one Parquet file, a row a question, a column a field and agent.
 
-Columns: `question_id`, `category`, `reference`, `label`, `num_options`, `options`, then `<field>/<agent>` for
-`answers`, `asked`, `probs`, `sample_answers`, `scores`, `tokens_in`, `tokens_out`, `seconds` and `texts`. The file's
-metadata holds, under `fusion.table`, the agents in order, the provenance, the table's fingerprint and the
+Columns: `question_id`, `category`, `reference`, `question`, `label`, `num_options`, `options`, then `<field>/<agent>`
+for `answers`, `asked`, `probs`, `sample_answers`, `scores`, `tokens_in`, `tokens_out`, `seconds` and `texts`. The
+file's metadata holds, under `fusion.table`, the agents in order, the provenance, the table's fingerprint and the
 format's version, and under `fusion.table.sha256` the checksum of these notes. Any Parquet reader can use the
 columns; reading them back as a table compares both, so that no damage goes unseen.
 """
@@ -32,6 +32,7 @@ _QUESTION_COLUMNS = {
     "question_ids": "question_id",
     "categories": "category",
     "references": "reference",
+    "questions": "question",
     "labels": "label",
     "num_options": "num_options",
 }

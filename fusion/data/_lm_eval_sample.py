@@ -28,6 +28,7 @@ class Sample:
         own_id: The document's own id; "" when it has none.
         category: The document's subject; "" when it has none.
         filter: Name of the filter.
+        question: What the document asks, where it has a field of that name; "" otherwise.
         target: The right answer as the task writes it.
         outcome: The score that the task gave, in [0, 1]; None when it gave none that counts right answers.
         options: Texts of the options; empty for open answers.
@@ -42,6 +43,7 @@ class Sample:
     own_id: str
     category: str
     filter: str
+    question: str
     target: str
     outcome: float | None
     options: tuple[str, ...] = ()
@@ -75,7 +77,7 @@ def read_sample(record: Record) -> Sample:
     if not isinstance(target, str | int):
         record.wrong("target", "text")
     subjects = [doc.get(name) for name in ("subject", "category")]
-    own_id = doc.get("question_id")
+    own_id, asked = doc.get("question_id"), doc.get("question")
     filter_name = record.content.get("filter")
     sample = Sample(
         place=record.place,
@@ -83,6 +85,7 @@ def read_sample(record: Record) -> Sample:
         own_id=str(own_id) if isinstance(own_id, str | int) else "",
         category=next((subject for subject in subjects if isinstance(subject, str) and subject), ""),
         filter=filter_name if isinstance(filter_name, str) else "none",
+        question=asked if isinstance(asked, str) else "",
         target=str(target),
         outcome=None,
     )

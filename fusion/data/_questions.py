@@ -1,16 +1,18 @@
-"""Files of questions: Parquet, CSV or JSON Lines with question_id, answer, and maybe category and options."""
+"""Files of questions: Parquet, CSV or JSON Lines with question_id, answer, and maybe question, category and options."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fusion.data._assemble import QuestionInfo
 from fusion.data._records import Kind, Record, read_rows
 from fusion.errors import InvalidTable
 
-_COLUMNS = ("question_id", "answer", "category", "options")
+_COLUMNS = ("question_id", "question", "answer", "category", "options")
 _QUESTION = Kind(
-    "a question", "give Parquet, CSV or JSON Lines with question_id, answer and, as wanted, category and options"
+    "a question",
+    "give Parquet, CSV or JSON Lines with question_id, answer and, as wanted, question, category and options",
 )
 
 
@@ -33,7 +35,13 @@ def read_questions(path: Path) -> dict[str, QuestionInfo]:
             raise InvalidTable(f"{record.place}: question {id!r} occurs twice; keep one of them")
         category = record.content.get("category")
         options = _options(record)
-        info = QuestionInfo(id=str(id), source=record.place, category=str(category or ""), options=options)
+        info = QuestionInfo(
+            id=str(id),
+            source=record.place,
+            category=str(category or ""),
+            options=options,
+            text=str(record.content.get("question") or ""),
+        )
         found[info.id] = _with_answer(info, answer)
     return found
 
@@ -43,7 +51,7 @@ def _with_answer(info: QuestionInfo, answer: str | int | float) -> QuestionInfo:
     if not info.options:
         # GSM8K keeps the number after the working.
         reference = text.rpartition("####")[2].strip()
-        return QuestionInfo(id=info.id, source=info.source, category=info.category, references=(reference,))
+        return replace(info, references=(reference,))
     label = answer if isinstance(answer, int) else option_index(text, info.options)
     if label is None and len(text) == 1 and text.isascii() and text.isalpha():
         # Published keys have such rows: the right answer is not among the options, wrong for everybody.
@@ -53,7 +61,7 @@ def _with_answer(info: QuestionInfo, answer: str | int | float) -> QuestionInfo:
             f"{info.source}: the answer to question {info.id!r} must be a letter from A to "
             f"{chr(ord('A') + len(info.options) - 1)}, the text of an option or its index from 0, got {answer!r}"
         )
-    return QuestionInfo(id=info.id, source=info.source, category=info.category, options=info.options, label=label)
+    return replace(info, label=label)
 
 
 def option_index(text: str, options: Sequence[str]) -> int | None:

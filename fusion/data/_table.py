@@ -34,10 +34,11 @@ _KINDS: Mapping[str, Callable[[str, npt.ArrayLike], Array]] = {
     "seconds": as_floats,
     "categories": as_texts,
     "references": as_texts,
+    "questions": as_texts,
     "texts": as_texts,
 }
 
-_PER_QUESTION = ("question_ids", "num_options", "labels", "categories", "references")
+_PER_QUESTION = ("question_ids", "num_options", "labels", "categories", "references", "questions")
 _PER_ANSWER = ("answers", "asked", "probs", "sample_answers", "scores", "tokens_in", "tokens_out", "seconds", "texts")
 
 
@@ -68,6 +69,7 @@ class PredictionTable:
         categories: str [N], subject or subtask of each question.
         references: str [N], right answers to open questions as the data set writes them, so that texts can
             be scored again.
+        questions: str [N], what was asked, without shots and options.
         texts: str [N, M], what each agent wrote.
         scores: float32 [N, M] in [0, 1], graded quality of each answer to an open question.
         tokens_in, tokens_out: int32 [N, M], tokens read and written for one answer, at least 0.
@@ -91,6 +93,7 @@ class PredictionTable:
     sample_answers: IntArray | None
     categories: StrArray | None
     references: StrArray | None
+    questions: StrArray | None
     texts: StrArray | None
     scores: FloatArray | None
     tokens_in: IntArray | None
@@ -112,6 +115,7 @@ class PredictionTable:
         sample_answers: npt.ArrayLike | None = None,
         categories: npt.ArrayLike | None = None,
         references: npt.ArrayLike | None = None,
+        questions: npt.ArrayLike | None = None,
         texts: npt.ArrayLike | None = None,
         scores: npt.ArrayLike | None = None,
         tokens_in: npt.ArrayLike | None = None,
@@ -122,7 +126,7 @@ class PredictionTable:
         put = functools.partial(object.__setattr__, self)
         given = {"asked": asked, "labels": labels, "probs": probs, "sample_answers": sample_answers, "scores": scores}
         given |= {"tokens_in": tokens_in, "tokens_out": tokens_out, "seconds": seconds}
-        given |= {"categories": categories, "references": references, "texts": texts}
+        given |= {"categories": categories, "references": references, "questions": questions, "texts": texts}
         put("question_ids", as_texts("question_ids", question_ids))
         put("agents", _names(agents))
         put("options", None if options is None else tuple(map(tuple, options)))
@@ -225,7 +229,7 @@ class PredictionTable:
     def unseen(self) -> Self:
         """Return what is known before a question is looked at: its id, and who could be asked."""
         same_N = np.broadcast_to(np.int16(self.max_options), (len(self),))
-        return self.unanswered()._with(categories=None, options=None, num_options=same_N)
+        return self.unanswered()._with(categories=None, questions=None, options=None, num_options=same_N)
 
     def revealed(self, asked: BoolArray) -> Self:
         """Return the table as somebody sees it who has asked only the agents in `asked`, bool [N, M]."""
@@ -299,18 +303,18 @@ class PredictionTable:
         return self.rows(np.array([position[name] for name in wanted], dtype=np.intp))
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a wide data frame: question_id, category, answer, then one column per agent with its answer's text.
+        """Return a wide data frame: question_id, category, question, answer, then a column per agent with its answer.
 
         Open questions are written as texts, others as letters; an abstention is an empty string.
 
         Raises:
-            InvalidTable: When an agent is named like one of the first three columns.
+            InvalidTable: When an agent is named like one of the first columns.
         """
         import pandas
 
         columns: dict[str, object] = {"question_id": self.question_ids.tolist()}
-        if self.categories is not None:
-            columns["category"] = self.categories.tolist()
+        known = {"category": self.categories, "question": self.questions}
+        columns |= {name: value.tolist() for name, value in known.items() if value is not None}
         if self.labels is not None:
             texts = None if self.options is None else self.references
             columns["answer"] = self._written(self.labels) if texts is None else texts.tolist()
@@ -359,9 +363,7 @@ def describe_difference(expected: Sequence[str], found: Sequence[str]) -> str:
     """Say in words how two lists of agents differ."""
     missing = [name for name in expected if name not in set(found)]
     extra = [name for name in found if name not in set(expected)]
-    parts = []
-    if missing:
-        parts.append(f"missing {', '.join(missing)}")
+    parts = [f"missing {', '.join(missing)}"] if missing else []
     if extra:
         parts.append(f"not expected {', '.join(extra)}")
     return "; ".join(parts) or f"same names in another order, {', '.join(expected)} against {', '.join(found)}"

@@ -35,6 +35,15 @@ class OptionReader(Reader, Protocol):
 
 
 @runtime_checkable
+class RightReader(Reader, Protocol):
+    """A task whose graded score does not tell what is right: half of the words of a name are not half the name."""
+
+    def right(self, text: str, question: Question) -> bool:
+        """Return whether `text` answers an open question right."""
+        ...
+
+
+@runtime_checkable
 class OptionAdjuster(Protocol):
     """A task that compares options by something else than their log-probability."""
 
@@ -120,7 +129,7 @@ def tabulate(
         if score is not None and call.sample == 0:
             scores_NM[call.question, call.agent] = score
             graded = graded or (question.label is not None and score != float(answer.choice == question.label))
-            graded = graded or 0 < score < 1
+            graded = graded or 0 < score < 1 or (answer.right is not None and score != float(answer.right))
     table = assemble(answers, questions=infos, provenance=notes, agents=agents, draws=draws)
     if not asked_NM.all():
         # Nobody answers without being asked, so nothing needs to be checked again.
@@ -129,14 +138,16 @@ def tabulate(
 
 
 def _info(question: Question, reader: Reader) -> QuestionInfo:
+    asked = next((message.content for message in reversed(question.messages) if message.role == "user"), "")
+    info = QuestionInfo(
+        id=question.id, source=question.id, category=question.category, text=_encodable(question.text or asked)
+    )
     if question.options:
         label = question.label if question.label is not None else -1 if question.reference else None
-        return QuestionInfo(
-            id=question.id, source=question.id, options=question.options, label=label, category=question.category
-        )
+        return dataclasses.replace(info, options=question.options, label=label)
     reference = (reader.parse(question.reference, question) or question.reference) if question.reference else ""
     references = (reference,) if reference else ()
-    return QuestionInfo(id=question.id, source=question.id, references=references, category=question.category)
+    return dataclasses.replace(info, references=references)
 
 
 def _read(question: Question, agent: str, call: Call, reader: Reader) -> tuple[Answer, float | None]:
@@ -165,7 +176,7 @@ def _read(question: Question, agent: str, call: Call, reader: Reader) -> tuple[A
         sample=call.sample,
         choice=choice,
         text=said,
-        right=None if question.options or score is None else score > 0.5,
+        right=None if question.options or score is None else _right(question, text, score, reader),
         logprobs=logprobs,
         raw=text if spoke else None,
         tokens_in=completion.usage.tokens_in,
@@ -184,6 +195,10 @@ def _score(question: Question, completion: Completion, text: str, reader: Reader
     return reader.score(text, question)
 
 
+def _right(question: Question, text: str, score: float, reader: Reader) -> bool:
+    return reader.right(text, question) if isinstance(reader, RightReader) else score > 0.5
+
+
 def _known(question: Question) -> bool:
     return question.label is not None or bool(question.reference)
 
@@ -193,4 +208,4 @@ def _encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-__all__ = ["Call", "FreeForm", "OptionAdjuster", "OptionReader", "Reader", "tabulate"]
+__all__ = ["Call", "FreeForm", "OptionAdjuster", "OptionReader", "Reader", "RightReader", "tabulate"]

@@ -99,6 +99,7 @@ class TruthfulChoice:
             options,
             label=order.index(best),
             reference=choices[best],
+            text=row["question"],
             continuations=options if self.style == "options" else None,
             truths=[int(truths[i]) for i in order],
         )

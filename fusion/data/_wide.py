@@ -1,7 +1,7 @@
 """Wide tables: one row a question, one column an agent, as CSV (gzip too), TSV or Parquet.
 
-Columns `question_id`, `category` (optional), `answer` (optional) and one per agent. Cells are letters or
-text; an empty cell abstains.
+Columns `question_id`, `category`, `question` and `answer` (these three optional) and one per agent. Cells are letters
+or text; an empty cell abstains.
 """
 
 import csv
@@ -56,6 +56,7 @@ class WideLayout:
     Args:
         id: Column with the question ids.
         category: Column with the categories; ignored when the table has none of that name.
+        question: Column with what was asked; ignored when the table has none of that name.
         answer: Column with the right answers; a table without it is unlabelled.
         agents: Columns that are agents; by default all others.
         cells: "letters" (A is the first option), "text" (the options of a question are the distinct
@@ -64,6 +65,7 @@ class WideLayout:
 
     id: str = "question_id"
     category: str = "category"
+    question: str = "question"
     answer: str = "answer"
     agents: tuple[str, ...] | None = None
     cells: Literal["auto", "letters", "text"] = "auto"
@@ -143,6 +145,8 @@ def _to_table(source: str, content: pa.Table, agents: tuple[str, ...], layout: W
             fields["references"] = answer.texts()
     if layout.category in content.column_names:
         fields["categories"] = _coded(content, layout.category).texts()
+    if layout.question in content.column_names:
+        fields["questions"] = _coded(content, layout.question).texts()
     ids = _coded(content, layout.id).texts()
     return PredictionTable(question_ids=ids, agents=agents, provenance=notes, **fields)
 
@@ -264,11 +268,12 @@ def _agents(source: str, columns: Sequence[str], layout: WideLayout) -> tuple[st
     wanted = {layout.id: "question ids"}
     wanted |= {name: "an agent" for name in layout.agents or ()}
     wanted |= {layout.category: "categories"} if layout.category != usual.category else {}
+    wanted |= {layout.question: "what was asked"} if layout.question != usual.question else {}
     wanted |= {layout.answer: "right answers"} if layout.answer != usual.answer else {}
     for name, use in wanted.items():
         if name not in columns:
             raise _no_column(source, name, use, columns)
-    reserved = (layout.id, layout.category, layout.answer)
+    reserved = (layout.id, layout.category, layout.question, layout.answer)
     given = (*reserved, *(layout.agents or ()))
     twice = [name for name in given if given.count(name) > 1]
     if twice:

@@ -119,7 +119,7 @@ class Bbh:
         messages = self._messages(row, subset, pool)
         kind = SUBSETS[subset].options
         if not kind:
-            return Question(id=question_id, messages=messages, reference=target, category=subset)
+            return Question(id=question_id, messages=messages, reference=target, category=subset, text=row["input"])
         listed = _LISTED.findall(row["input"]) if kind is LETTERED else [(option, option) for option in kind]
         says = [f"({letter})" if kind is LETTERED else letter for letter, _ in listed]
         return choice_question(
@@ -129,6 +129,7 @@ class Bbh:
             label=says.index(target) if target in says else None,
             reference=target,
             category=subset,
+            text=row["input"],
             continuations=says,
         )
 

@@ -92,7 +92,13 @@ class Gsm8k:
             _text(row), shots=[Shot(_text(shot), shot["answer"]) for shot in shots], multiturn=self.multiturn
         )
         number = row["answer"].rpartition("####")[2].strip()
-        return Question(id=question_id, messages=messages, reference=row["answer"], meta={"answer": number})
+        return Question(
+            id=question_id,
+            messages=messages,
+            reference=row["answer"],
+            text=row["question"],
+            meta={"answer": number},
+        )
 
 
 def _text(row: Row) -> str:

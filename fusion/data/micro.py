@@ -121,5 +121,7 @@ class Micro:
         prompt = f"{stem}\n{listed}Answer:" if self.variant == "a" else f"Q: {stem}\n{listed}The answer is"
         messages = (Message("user", prompt),)
         if not options:
-            return Question(id=question_id, messages=messages, reference=item.right, category=category)
-        return choice_question(question_id, messages, options, label=place, reference=LETTERS[place], category=category)
+            return Question(id=question_id, messages=messages, reference=item.right, category=category, text=stem)
+        return choice_question(
+            question_id, messages, options, label=place, reference=LETTERS[place], category=category, text=stem
+        )

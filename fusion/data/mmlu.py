@@ -99,7 +99,13 @@ class Mmlu:
         )
         label = row["answer"]
         return choice_question(
-            question_id, messages, row["choices"], label=label, reference=LETTERS[label], category=subject
+            question_id,
+            messages,
+            row["choices"],
+            label=label,
+            reference=LETTERS[label],
+            category=subject,
+            text=row["question"].strip(),
         )
 
 

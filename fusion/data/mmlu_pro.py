@@ -102,6 +102,7 @@ class MmluPro:
             label=row["answer_index"],
             reference=row["answer"],
             category=row["category"],
+            text=row["question"],
             src=row["src"],
         )
 

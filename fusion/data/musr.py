@@ -124,6 +124,7 @@ class Musr:
             label=int(row["answer_index"]),
             reference=row["answer_choice"],
             category=subset,
+            text=story.strip(),
             continuations=options if self.style == "options" else None,
         )
 

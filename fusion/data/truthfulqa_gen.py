@@ -100,6 +100,7 @@ class TruthfulqaGen:
             messages=primed(f"Q: {row['question'].strip()}", multiturn=self.multiturn),
             reference=row["best_answer"],
             category=row["category"],
+            text=row["question"].strip(),
             meta={
                 "true": [*true, *([] if _NO_COMMENT in true else [_NO_COMMENT])],
                 "false": [*_sentences(row["incorrect_answers"])],
