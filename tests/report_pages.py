@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from fusion.reports.html import MemberWorth, ReportData, StabilityRow, SubsetCloud, SystemRow
+from fusion.reports.html import (
+    AnsweredPart,
+    ConfidenceRow,
+    MemberWorth,
+    ReportData,
+    StabilityRow,
+    SubsetCloud,
+    SystemRow,
+    WeightTable,
+)
 
 HOSTILE = '</script><script>window.hit=1</script>"\'<!--<img src=x onerror="window.hit=2">{{title}} \u00fc\u4e2d'
 
@@ -41,10 +50,52 @@ def make_report(num_questions: int = 40, num_agents: int = 4, **fields: Any) -> 
             shapley_high=np.full(num_agents, 0.01),
         ),
         "stability": (StabilityRow(agents=agents[:2], share=0.75),),
+        "confidences": (
+            make_confidence("all+vote"),
+            make_confidence("best single", role="baseline", counts=[40], coverage=[1.0]),
+        ),
+        "weights": (make_weights("all+weighted_vote", agents),),
         "notes": ("no samples",),
         "provenance": {"command": "fusion report"},
     }
     return ReportData(**(values | fields))
+
+
+def make_confidence(label: str = "all+vote", **fields: Any) -> ConfidenceRow:
+    """What a system says: two bins, the second one promising too much, and a curve of three points."""
+    counts = np.array(fields.pop("counts", [10, 30]))
+    coverage = np.array(fields.pop("coverage", [0.25, 0.5, 1.0]))
+    values: dict[str, Any] = {
+        "label": label,
+        "role": "system",
+        "error": 0.1,
+        "low": 0.05,
+        "high": 0.2,
+        "counts": counts,
+        "confidence": np.array([0.5, 0.9])[: len(counts)],
+        "accuracy": np.array([0.6, 0.8])[: len(counts)],
+        "accuracy_low": np.array([0.3, 0.6])[: len(counts)],
+        "accuracy_high": np.array([0.8, 0.9])[: len(counts)],
+        "coverage": coverage,
+        "risk": np.array([0.1, 0.2, 0.3])[-len(coverage) :],
+        "aurc": 0.2,
+        "answered": AnsweredPart(risk=0.2, coverage=0.5, error=0.2, low=0.1, high=0.4),
+    }
+    return ConfidenceRow(**(values | fields))
+
+
+def make_weights(label: str, agents: tuple[str, ...]) -> WeightTable:
+    """Weights of three categories, falling from agent to agent; the last one of several speaks against itself in art.
+
+    Nobody listens to the first one of several in maths.
+    """
+    value = np.linspace(1.5, 0.5, len(agents)) * np.array([[1.0], [0.8], [0.6]])
+    if len(agents) > 1:
+        value[2, -1] = -0.25
+        value[1, 0] = np.nan
+    return WeightTable(
+        label=label, agents=agents, categories=("law", "maths", "art"), counts=np.array([20, 12, 8]), value=value
+    )
 
 
 def make_cloud(num_agents: int, *, most: int = 3) -> SubsetCloud:
@@ -82,6 +133,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **dict.fromkeys(
             ("labels", "categories", "option_texts", "question_texts", "subsets", "worth", "stability"), None
         ),
+        **{"confidences": (), "weights": ()},
         **{"ensembles": {}, "systems": (), "notes": (), "provenance": {}, "verdict": ()},
     },
     "all right": {"answers": np.zeros((40, 4), dtype=np.int16), "labels": np.zeros(40, dtype=np.int64)},

@@ -596,7 +596,7 @@ def test_json_whose_outcomes_do_not_fit(tmp_path: Path, key: str, value: Any, me
     content = small().to_json()
     content["outcomes"] = {**content["outcomes"], key: value}  # type: ignore[dict-item]
     (tmp_path / "run.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=rf"run\.json is damaged, outcomes: {message}"):
+    with pytest.raises(InputError, match=rf"run\.json is damaged: {message}"):
         BenchResult.load(tmp_path / "run.json")
 
 

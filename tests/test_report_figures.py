@@ -19,12 +19,13 @@ from report_pages import HOSTILE, VARIANTS, make_cloud, make_report
 
 from fusion.data import read_table
 from fusion.errors import MissingDependency, OutputError
+from fusion.reports import _figure_parts as figure_parts
 from fusion.reports import _page_numbers as numbers
-from fusion.reports import figures
 from fusion.reports.figures import build_figures, write_figures
 from fusion.reports.html import MemberWorth, ReportData, SystemRow
 
 NAMES = ["systems", "diversity", "errors", "failures", "pareto", "worth", "categories"]
+NAMES += ["reliability", "risk-coverage", "weights"]
 LLAMAS = tuple(f"meta-llama/Meta-Llama-3.1-{size}B-Instruct-Turbo" for size in (8, 70, 405))
 
 
@@ -45,7 +46,7 @@ def drawn_points(axes: Axes, marker: str) -> list[tuple[float, float]]:
 def assert_nothing_sticks_out(drawn: dict[str, Figure]) -> None:
     """Draw, and look whether everything lies on the paper."""
     for name, figure in drawn.items():
-        with figures._styled():
+        with figure_parts.styled():
             figure.draw_without_rendering()
             box = figure.get_tightbbox()
         # Half a point of tolerance: hints move letters by fractions of a pixel.
@@ -182,21 +183,21 @@ def test_sixty_long_names_stay_apart() -> None:
 
 def test_names_are_cut_where_they_do_not_differ() -> None:
     """The three names share both ends, so that leaving out the middle would make them one."""
-    with figures._styled():
-        shown = figures._fitted(LLAMAS, 1.5)
+    with figure_parts.styled():
+        shown = figure_parts.fitted(LLAMAS, 1.5)
         assert len(set(shown)) == 3
         assert all(f"-{size}B" in words for size, words in zip((8, 70, 405), shown, strict=True))
-        assert figures._fitted(["abc"], 1.5) == ["abc"]
-        assert figures._fitted(["a" * 100], 1.5)[0].count("\u2026") == 1
+        assert figure_parts.fitted(["abc"], 1.5) == ["abc"]
+        assert figure_parts.fitted(["a" * 100], 1.5)[0].count("\u2026") == 1
 
 
 @given(st.lists(st.text(max_size=80), min_size=1, max_size=4), st.floats(0.5, 4))
 @settings(max_examples=25, deadline=None)
 def test_names_fit(names: list[str], most: float) -> None:
-    with figures._styled():
-        shown = figures._fitted(names, most)
+    with figure_parts.styled():
+        shown = figure_parts.fitted(names, most)
         assert len(shown) == len(names)
-        assert figures._inches(*shown) <= most
+        assert figure_parts.inches(*shown) <= most
 
 
 def test_systems_by_hand() -> None:

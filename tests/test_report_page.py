@@ -194,7 +194,8 @@ def test_contents_agree_with_the_sections(fields: dict[str, Any]) -> None:
 def test_what_is_missing_is_left_out() -> None:
     everything = Outline(render(make_report())).sections
     assert " ".join(everything) == (
-        "verdict systems diversity errors failures pareto worth stability categories items provenance"
+        "verdict systems diversity errors failures pareto confidence weights worth stability categories "
+        "items provenance"
     )
     assert Outline(render(make_report(**VARIANTS["bare"]))).sections == ["verdict", "errors", "items"]
     without = Outline(render(make_report(labels=None))).sections

@@ -21,6 +21,7 @@ from fusion.evaluation._result import (
     digits,
     gold_marks,
 )
+from fusion.evaluation._trust import weights_notes
 from fusion.evaluation._verdict import verdict
 from fusion.schema import BoolArray, IntArray, System
 from fusion.significance import holm, paired_difference
@@ -79,6 +80,7 @@ def bench(
     told("paired statistics", total - 1, total)
     paired = _paired(evaluated, planned.rivals, evaluate.clusters_N, options)
     results = tuple(item.result for item in evaluated.values())
+    limits = weights_notes(results, evaluate.groups)
     told("done", total, total)
     return BenchResult(
         n=len(parts.test),
@@ -87,7 +89,7 @@ def bench(
         members=evaluate.members(),
         paired=paired,
         verdict=verdict(results, paired, best=evaluate.best_single()),
-        notes=tuple(dict.fromkeys([*_reading_notes(table, test), *dropped, *planned.notes])),
+        notes=tuple(dict.fromkeys([*_reading_notes(table, test), *dropped, *planned.notes, *limits, *evaluate.notes])),
         run=watch.record({**_command(asked, test, options), **files}, marks),
         outcomes=Outcomes(
             question_ids=tuple(parts.test.question_ids.tolist()),

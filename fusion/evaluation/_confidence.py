@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusion.calibration import calibration_error, threshold_at_risk
-from fusion.data import PredictionTable
+from fusion.calibration import CalibrationError, calibration_error, threshold_at_risk
+from fusion.data import PredictionTable, canonical
 from fusion.evaluation._result import SelectiveResult
 from fusion.schema import BoolArray, Decision, FloatArray
 from fusion.significance import wilson_interval
@@ -30,19 +30,22 @@ class Stated(NamedTuple):
     @classmethod
     def of(cls, decision: Decision, table: PredictionTable) -> "Stated":
         """Return what a decision on a labelled table says; without a confidence, the share of the answer."""
-        answered_N = decision.answers >= 0
-        correct_N = answered_N & (decision.answers == table.require_labels())
-        return cls(decision.certainty, answered_N, correct_N)
+        correct_N = (decision.answers >= 0) & (decision.answers == table.require_labels())
+        if decision.texts is not None and table.references is not None:
+            # What no agent said may be right all the same.
+            own_N = (decision.answers < 0) & decision.answered
+            for n in np.flatnonzero(own_N).tolist():
+                correct_N[n] = canonical(decision.texts[n]) == canonical(str(table.references[n]))
+        return cls(decision.certainty, decision.answered, correct_N)
 
 
-def error_of_confidence(stated: Stated, *, seed: int) -> tuple[float, tuple[float, float]] | None:
-    """Return the calibration error over the questions that were answered, with its interval; None where unknown."""
+def error_of_confidence(stated: Stated, *, seed: int) -> CalibrationError | None:
+    """Return the calibration error over the questions that were answered, with its bins; None where unknown."""
     if stated.confidence is None or not stated.answered.any():
         return None
-    found = calibration_error(
+    return calibration_error(
         stated.confidence[stated.answered], stated.correct[stated.answered], rng=np.random.default_rng(seed)
     )
-    return found.ece, (float(found.interval.low), float(found.interval.high))
 
 
 def selective(calibration: Stated, test: Stated, *, risk: float) -> SelectiveResult | None:

@@ -1,6 +1,7 @@
 """Fit a system on one part of the questions and score it on another."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,10 @@ from fusion.errors import UsageError
 from fusion.evaluation._baselines import BEST_PER_CATEGORY, BEST_SINGLE, ORACLE, Cost
 from fusion.evaluation._confidence import Stated, error_of_confidence, selective
 from fusion.evaluation._options import BenchOptions
-from fusion.evaluation._result import Role, SelectiveResult, SystemResult
-from fusion.schema import BoolArray, IntArray, System
+from fusion.evaluation._result import Role, SelectiveResult, SystemResult, Weights
+from fusion.evaluation._trust import Groups, confidence_bins, mean_weights, risk_coverage_curve
+from fusion.protocols import NotingFuser, SlowFuser
+from fusion.schema import BoolArray, IntArray, Spent, System
 from fusion.significance import accuracy_interval
 
 
@@ -31,6 +34,7 @@ class Evaluator:
         self.parts = parts
         self.kept = kept
         self.options = options
+        self.notes: list[str] = []
         self.clusters_N = None
         if options.cluster != "none":
             self.clusters_N = clusters(parts.test.require_categories().tolist(), options)
@@ -42,9 +46,15 @@ class Evaluator:
         """Evaluate a system in a role; one that reads the labels is an upper bound, whatever it was asked for."""
         ensemble = Ensemble(self.pool, system.selector, system.fuser).fit(self.parts.fit)
         replay = ensemble.replay(self.parts.test)
+        if isinstance(ensemble.fuser, NotingFuser):
+            self.notes.extend(ensemble.fuser.notes())
         stated = Stated.of(replay.decision, self.parts.test)
-        on_fit = Stated.of(ensemble.replay(self.parts.fit).decision, self.parts.fit)
-        tokens, usd = self._token_cost(replay.asked, samples=replay.decision.samples)
+        slow = isinstance(ensemble.fuser, SlowFuser) and ensemble.fuser.slow
+        on_fit = None if slow else Stated.of(ensemble.replay(self.parts.fit).decision, self.parts.fit)
+        tokens, usd = self._token_cost(replay.asked, samples=replay.decision.samples, spent=replay.decision.spent)
+        calls = float(replay.asked.sum(axis=1).mean()) * replay.decision.samples
+        if replay.decision.spent is not None:
+            calls += float(replay.decision.spent.calls.mean())
         privileged = ensemble.selector.sees == "labels"
         trusted = None if privileged else error_of_confidence(stated, seed=self.options.seed)
         result = SystemResult(
@@ -55,13 +65,16 @@ class Evaluator:
             accuracy=float(stated.correct.mean()),
             ci95=self._interval(stated.correct),
             abstained=float((~stated.answered).mean()),
-            fit_accuracy=float(on_fit.correct.mean()),
-            calls_per_question=float(replay.asked.sum(axis=1).mean()) * replay.decision.samples,
+            fit_accuracy=None if on_fit is None else float(on_fit.correct.mean()),
+            calls_per_question=calls,
             tokens_per_question=tokens,
             usd_per_question=usd,
-            calibration_error=trusted and trusted[0],
-            calibration_ci95=trusted and trusted[1],
+            calibration_error=None if trusted is None else trusted.ece,
+            calibration_ci95=None if trusted is None else (float(trusted.interval.low), float(trusted.interval.high)),
             selective=None if privileged else self._selective(ensemble, stated),
+            reliability=None if trusted is None else confidence_bins(trusted),
+            risk_coverage=None if privileged else risk_coverage_curve(stated),
+            weights=None if privileged else self._weights(ensemble, replay),
         )
         return Evaluated(result, stated.correct, Cost(result.calls_per_question, replay.decision.samples))
 
@@ -70,6 +83,14 @@ class Evaluator:
             return None
         calibration = Stated.of(ensemble.replay(self.kept).decision, self.kept)
         return selective(calibration, stated, risk=self.options.abstain_at_risk)
+
+    def _weights(self, ensemble: Ensemble, replay: Replay) -> Weights | None:
+        return mean_weights(ensemble.fuser, self.parts.test, replay.selection.mask, groups=self.groups)
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Categories of the questions evaluated on."""
+        return Groups.of(self.parts.test)
 
     def members(self) -> tuple[SystemResult, ...]:
         """Return each agent alone, in pool order."""
@@ -113,7 +134,10 @@ class Evaluator:
             return f"{'oracle' if system == ORACLE else system} (reads the labels)"
         return str(system)
 
-    def _token_cost(self, asked_NM: BoolArray, *, samples: int) -> tuple[float | None, float | None]:
+    def _token_cost(
+        self, asked_NM: BoolArray, *, samples: int, spent: Spent | None = None
+    ) -> tuple[float | None, float | None]:
+        """Return tokens and USD a question, of the agents and of the fuser; None where they are not known."""
         test = self.parts.test
         if test.tokens_in is None or test.tokens_out is None:
             return None, None
@@ -121,7 +145,12 @@ class Evaluator:
         written_M = np.where(asked_NM, test.tokens_out, 0).sum(axis=0) * samples
         usd_M = (read_M * self.prices_M[:, 0] + written_M * self.prices_M[:, 1]) / 1e6
         usd = float(usd_M[asked_NM.any(axis=0)].sum()) / len(test)
-        return float(read_M.sum() + written_M.sum()) / len(test), None if np.isnan(usd) else usd
+        tokens = float(read_M.sum() + written_M.sum()) / len(test)
+        if spent is not None:
+            for used_N in (spent.tokens_in, spent.tokens_out):
+                tokens += np.nan if used_N is None else float(used_N.mean())
+            usd += np.nan if spent.usd is None else float(spent.usd.mean())
+        return None if np.isnan(tokens) else tokens, None if np.isnan(usd) else usd
 
 
 def clusters(categories: Sequence[str], options: BenchOptions) -> IntArray | None:

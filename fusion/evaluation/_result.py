@@ -46,6 +46,75 @@ class SelectiveResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfidenceBin:
+    """Answers of similar confidence.
+
+    Args:
+        n: Their number, at least 1.
+        confidence: Their mean confidence.
+        accuracy: Share of right ones.
+        ci95: 95 % interval of that (Wilson).
+    """
+
+    n: int
+    confidence: float
+    accuracy: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskCoverageCurve:
+    """What answering only the surer questions buys; abstentions come last, and are wrong.
+
+    Args:
+        coverage: Share of the questions answered at P thresholds, rising to 1.
+        risk: Share of wrong answers among these, at the same thresholds.
+        aurc: Area under the curve, of all thresholds; low is good.
+
+    Raises:
+        InputError: When the lengths differ.
+    """
+
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+    aurc: float
+
+    def __post_init__(self) -> None:
+        if len(self.coverage) != len(self.risk):
+            raise InputError(f"{len(self.coverage)} coverages, but {len(self.risk)} risks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What a vote of each agent adds to the score of the option that it is for, by category.
+
+    Args:
+        agents: M names.
+        categories: C categories, the most frequent first; one "" where questions have none.
+        counts: Questions evaluated on of each.
+        values: C rows of M weights, each the mean over the questions where the agent is listened to; None where it
+            never is.
+
+    Raises:
+        InputError: When the lengths differ.
+    """
+
+    agents: tuple[str, ...]
+    categories: tuple[str, ...]
+    counts: tuple[int, ...]
+    values: tuple[tuple[float | None, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.categories) == len(self.counts) == len(self.values):
+            raise InputError(
+                f"weights: {len(self.categories)} categories, but {len(self.counts)} counts and {len(self.values)} rows"
+            )
+        for row in self.values:
+            if len(row) != len(self.agents):
+                raise InputError(f"weights: {len(self.agents)} agents, but a row of {len(row)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SystemResult:
     """How one system did on the questions it was evaluated on.
 
@@ -65,6 +134,9 @@ class SystemResult:
             votes, and how often they are right (15 bins of equal mass); None where it says nothing.
         calibration_ci95: 95 % interval of that, or None.
         selective: What is left when it answers only where it is sure enough; None unless asked for.
+        reliability: The bins of the calibration error, from low confidence to high; None where that is.
+        risk_coverage: What answering only the surer questions buys; None where it says nothing.
+        weights: Of the votes; None where its fuser does not say what one adds.
     """
 
     name: str
@@ -81,6 +153,9 @@ class SystemResult:
     calibration_error: float | None = None
     calibration_ci95: tuple[float, float] | None = None
     selective: SelectiveResult | None = None
+    reliability: tuple[ConfidenceBin, ...] | None = None
+    risk_coverage: RiskCoverageCurve | None = None
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +265,7 @@ class JsonFile:
                 f"no run {source}: {error.strerror}; give a file that {cls.command} --json wrote"
             ) from error
         except InputError as error:
-            raise InputError(f"{source} is damaged, outcomes: {error}; run the evaluation again") from error
+            raise InputError(f"{source} is damaged: {error}; run the evaluation again") from error
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -1,6 +1,7 @@
 """What the HTML report is made from: plain arrays, so that a page can be rendered without any other part of fusion.
 
-Beyond the legend in `fusion.schema`: P sub-ensembles in a cloud, F of them on the Pareto front, E ensembles.
+Beyond the legend in `fusion.schema`: P sub-ensembles in a cloud or points of a curve, F sub-ensembles on the Pareto
+front, E ensembles, B bins of similar confidence, C categories.
 """
 
 from collections.abc import Mapping
@@ -154,6 +155,100 @@ class StabilityRow:
     share: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnsweredPart:
+    """What is left of a system that answers only where it is sure enough.
+
+    Args:
+        risk: Share of wrong answers that was allowed among those given.
+        coverage: Share of the questions that it answers.
+        error: Share of wrong answers among these; None where it answers none.
+        low, high: Ends of the 95 % interval of that, or None.
+    """
+
+    risk: float
+    coverage: float
+    error: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConfidenceRow:
+    """What a system says of its answers, and how often they are right.
+
+    Args:
+        label: The system in words.
+        role: What it stands there for.
+        error: Calibration error, in [0, 1].
+        low, high: Ends of its 95 % interval.
+        counts: int [B], answers in each bin of similar confidence, from low to high.
+        confidence: float [B], their mean confidence.
+        accuracy: float [B], share of right ones.
+        accuracy_low, accuracy_high: float [B], ends of its 95 % interval.
+        coverage: float [P], share of the questions answered from some confidence on, rising to 1.
+        risk: float [P], share of wrong answers among these.
+        aurc: Area under risk against coverage.
+        answered: What is left when it answers only where it is sure enough, or None.
+
+    Raises:
+        InputError: When lengths differ, a list is empty, or a value is no share.
+    """
+
+    label: str
+    role: RowRole
+    error: float
+    low: float
+    high: float
+    counts: IntArray
+    confidence: FloatArray
+    accuracy: FloatArray
+    accuracy_low: FloatArray
+    accuracy_high: FloatArray
+    coverage: FloatArray
+    risk: FloatArray
+    aurc: float
+    answered: AnsweredPart | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("confidence", "accuracy", "accuracy_low", "accuracy_high"):
+            _expect(f"{self.label}: {name}", getattr(self, name).shape, (len(self.counts),))
+        _expect(f"{self.label}: risk", self.risk.shape, (len(self.coverage),))
+        columns = (self.confidence, self.accuracy, self.accuracy_low, self.accuracy_high, self.coverage, self.risk)
+        if not len(self.counts) or not len(self.coverage):
+            raise InputError(f"{self.label}: expected a bin and a point of the curve at least; leave the row out")
+        if not all(((values >= 0) & (values <= 1)).all() for values in columns):
+            raise InputError(f"{self.label}: confidences, accuracies, coverages and risks must lie in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WeightTable:
+    """What votes weigh in a system, by category.
+
+    Args:
+        label: The system in words.
+        agents: M names.
+        categories: C names; one "" where questions have none.
+        counts: int [C], questions of each.
+        value: float [C, M], mean weight of a vote; nan where the agent is never listened to.
+
+    Raises:
+        InputError: When lengths differ, or no weight is known.
+    """
+
+    label: str
+    agents: tuple[str, ...]
+    categories: tuple[str, ...]
+    counts: IntArray
+    value: FloatArray
+
+    def __post_init__(self) -> None:
+        _expect(f"{self.label}: counts", self.counts.shape, (len(self.categories),))
+        _expect(f"{self.label}: weights", self.value.shape, (len(self.categories), len(self.agents)))
+        if not np.isfinite(self.value).any():
+            raise InputError(f"{self.label}: no weight is known; leave the table out")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReportData:
     """Everything that a report shows; what is None is left out of the page, and out of its contents.
@@ -174,6 +269,8 @@ class ReportData:
         subsets: Scored sub-ensembles.
         worth: What each member adds.
         stability: Sub-ensembles under resampling.
+        confidences: What systems say of their answers.
+        weights: What votes weigh in systems.
         notes: What was left out and why, and other things worth knowing.
         provenance: What made the result (commands, fingerprints, versions, date), by name.
 
@@ -195,6 +292,8 @@ class ReportData:
     subsets: SubsetCloud | None = None
     worth: MemberWorth | None = None
     stability: tuple[StabilityRow, ...] | None = None
+    confidences: tuple[ConfidenceRow, ...] = ()
+    weights: tuple[WeightTable, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ from fusion.ensemble import Ensemble
 from fusion.errors import InputError, TableMismatch
 from fusion.evaluation import BenchResult
 from fusion.pruning import PruneOptions, PruneResult, Setting, prepare
+from fusion.reports._build_trust import confidence_rows, weight_tables
 from fusion.reports._page_data import MemberWorth, ReportData, RowRole, StabilityRow, SubsetCloud, SystemRow
 from fusion.reports.tables import evidence_sentences
 from fusion.schema import IntArray, RunRecord
@@ -71,13 +72,9 @@ def build_report(
         InputError: When the table is not found, or is no longer what it was.
         TableMismatch: When runs were fitted or evaluated on different questions.
     """
-    for run in runs[1:]:
-        if run.result.run.tables != runs[0].result.run.tables:
-            raise TableMismatch(
-                f"{runs[0].file.name} and {run.file.name} were not fitted and evaluated on the same questions and "
-                "answers; make a report of each, or run them with the same tables, --seed and --fit-fraction"
-            )
+    _require_same_tables(runs)
     parts = _parts(runs[0], table, test)
+    benches = [run.result for run in runs if isinstance(run.result, BenchResult)]
     notes: dict[str, None] = {}
     ensembles: dict[str, IntArray] = {}
     rows: dict[str, SystemRow] = {row.name: row for row in _members(parts.test)}
@@ -112,9 +109,20 @@ def build_report(
         subsets=subsets,
         worth=worth,
         stability=stability,
+        confidences=confidence_rows(benches),
+        weights=weight_tables(benches),
         notes=tuple(notes),
         provenance=_provenance(runs),
     )
+
+
+def _require_same_tables(runs: Sequence[Run]) -> None:
+    for run in runs[1:]:
+        if run.result.run.tables != runs[0].result.run.tables:
+            raise TableMismatch(
+                f"{runs[0].file.name} and {run.file.name} were not fitted and evaluated on the same questions and "
+                "answers; make a report of each, or run them with the same tables, --seed and --fit-fraction"
+            )
 
 
 def _read(file: Path) -> Result:

@@ -1,17 +1,39 @@
 """The report: one self-contained HTML page that opens from disk and asks nobody for anything."""
 
 from fusion.reports._page import page
-from fusion.reports._page_data import MemberWorth, ReportData, RowRole, StabilityRow, SubsetCloud, SystemRow
+from fusion.reports._page_data import (
+    AnsweredPart,
+    ConfidenceRow,
+    MemberWorth,
+    ReportData,
+    RowRole,
+    StabilityRow,
+    SubsetCloud,
+    SystemRow,
+    WeightTable,
+)
 
 
 def render(data: ReportData) -> str:
     """Return the page as text; write it as UTF-8.
 
     It shows the verdict; accuracies with intervals; scored sub-ensembles by diversity and accuracy; who errs alike,
-    and who fails together, against what independence would give; what accuracy costs; what each member adds; strengths
-    by category; and every question with every answer. Sections without data are left out.
+    and who fails together, against what independence would give; what accuracy costs; how far to trust what systems say
+    of their answers; what votes weigh; what each member adds; strengths by category; and every question with every
+    answer. Sections without data are left out.
     """
     return page(data)
 
 
-__all__ = ["MemberWorth", "ReportData", "RowRole", "StabilityRow", "SubsetCloud", "SystemRow", "render"]
+__all__ = [
+    "AnsweredPart",
+    "ConfidenceRow",
+    "MemberWorth",
+    "ReportData",
+    "RowRole",
+    "StabilityRow",
+    "SubsetCloud",
+    "SystemRow",
+    "WeightTable",
+    "render",
+]

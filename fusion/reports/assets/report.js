@@ -45,6 +45,8 @@ async function start() {
   if (has("errors")) drawErrors();
   if (has("failures")) drawFailures();
   if (has("categories")) drawCategories();
+  if (has("confidence")) drawConfidence();
+  if (has("weights")) drawWeights();
   const cloud = has("diversity") ? await loadCloud() : null;
   if (cloud) plots.push(new CloudPlot(cloud));
   if (has("pareto")) drawPareto(cloud);
