@@ -180,6 +180,8 @@ class Ensemble:
         if self._engines is not None:
             await self._engines.aclose()
             self._engines = self._asker = None
+        if isinstance(self.fuser, AskingFuser):
+            await asyncio.to_thread(self.fuser.close)
 
     def _open_engines(self) -> Engines:
         if self._engines is None:

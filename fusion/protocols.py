@@ -209,13 +209,22 @@ class AskingFuser(Fuser, Protocol):
         """Take note of the ensemble's agents, before anything is fitted or fused."""
         ...
 
+    def close(self) -> None:
+        """Give back what asking took; may be called twice, and the fuser used again."""
+        ...
+
 
 @runtime_checkable
 class FolderMethod(Protocol):
     """A method that learns what does not fit into arrays: a model, which is a folder of files."""
 
-    def learn_in(self, folder: Path) -> None:
-        """Work in `folder` from now on: training that is cut short goes on from what is there."""
+    def learn_in(self, folder: Path, told: Callable[[str, int, int], None] | None = None) -> None:
+        """Work in `folder` from now on: training that is cut short goes on from what is there.
+
+        Args:
+            folder: Made when it is missing.
+            told: Told what is done, how many steps are done and how many there are.
+        """
         ...
 
     def save_files(self, folder: Path) -> None:
@@ -232,6 +241,15 @@ class FolderMethod(Protocol):
         Raises:
             InputError: When it is not there.
         """
+        ...
+
+
+@runtime_checkable
+class NotingFuser(Fuser, Protocol):
+    """A fuser that has something to say of its last fit and fuse: what was cut, what failed."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return sentences for people; none when there is nothing to say."""
         ...
 
 

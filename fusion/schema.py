@@ -397,4 +397,3 @@ def _as_param(value: Json, depth: int = 0) -> Param:
             f"got {reprlib.repr(value)}"
         )
     return [_as_param(item, depth + 1) for item in value] if isinstance(value, list) else value
-

@@ -1,14 +1,19 @@
 """Tables and methods for tests: tables worked by hand, random ones with every field, methods made from their types."""
 
+import atexit
 import dataclasses
 import functools
+import gc
 import importlib.metadata
 import random
+import shutil
 import sys
+import tempfile
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import annotated_types
@@ -17,8 +22,10 @@ import numpy.typing as npt
 import pytest
 
 from fusion import discovery
+from fusion.agents import Agent, AgentPool
 from fusion.data import PredictionTable
 from fusion.errors import FusionError
+from fusion.protocols import AskingFuser
 from fusion.schema import Param, Selection, Spec
 
 T = TypeVar("T")
@@ -38,6 +45,13 @@ NEAR_PAPER = (
 
 PER_QUESTION = ("num_options", "labels", "categories", "references", "questions", "options")
 PER_ANSWER = ("answers", "asked", "probs", "sample_answers", "scores", "tokens_in", "tokens_out", "seconds", "texts")
+NEEDS: Mapping[str, Callable[[], Mapping[str, Param]]] = {
+    "rank": lambda: {"pool": str(Path(__file__).with_name("answering_pool.yaml")), "agent": "judge"},
+    "synthesize": lambda: {"pool": str(Path(__file__).with_name("answering_pool.yaml")), "agent": "writer"},
+    "topla_summary": lambda: {"model": tiny_led(), "max_tokens": 4, "epochs": 1.0, "batch_size": 48},
+}
+"""For methods that cannot do without, by name: parameters that no type tells, such as who answers for a model."""
+
 HIDDEN = {
     "history": frozenset(PER_QUESTION + PER_ANSWER),
     "question": frozenset(PER_ANSWER) | {"labels", "references"},
@@ -151,7 +165,7 @@ def noise(table: PredictionTable, where_NM: npt.NDArray[np.bool_], seed: int) ->
         "answers": answers_NM,
         "sample_answers": _samples(rng, answers_NM, table.num_options),
         "probs": _probs(rng, answers_NM, table.num_options, table.max_options),
-        "texts": np.full(where_NM.shape, "noise"),
+        "texts": np.full(where_NM.shape, "noise", dtype=np.dtypes.StringDType()),
         "tokens_in": rng.integers(0, 999, where_NM.shape),
         "tokens_out": rng.integers(0, 999, where_NM.shape),
         "seconds": rng.random(where_NM.shape) * 99,
@@ -243,6 +257,24 @@ def renamed(table: PredictionTable, agents: Sequence[str]) -> PredictionTable:
     return PredictionTable(**(_fields(table) | {"agents": agents}))
 
 
+def answering_pool(agents: Sequence[str]) -> AgentPool:
+    """A pool with these names whose agents answer when they are asked: A, B or C."""
+    engine = Spec("echo", {"replies": ["A", "B", "The answer is C."]})
+    return AgentPool(tuple(Agent(name=name, engine=engine, mode="generate") for name in agents))
+
+
+@functools.cache
+def tiny_led() -> str:
+    """The folder of a model that reads and writes, made once and removed in the end."""
+    from tiny_models import TinyModels
+
+    # Training collects garbage at every fit; all that was imported need not be looked through each time.
+    gc.freeze()
+    folder = Path(tempfile.mkdtemp(prefix="tiny-led-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(TinyModels(folder).led())
+
+
 def install(monkeypatch: pytest.MonkeyPatch, package: str, name: str, cls: type[object]) -> str:
     """Offer a class as an installed package of somebody else's would, under an entry point, until the test ends.
 
@@ -274,12 +306,14 @@ class Recipe:
     params: Mapping[str, Param] = field(default_factory=dict)
 
     def __call__(self, agents: Sequence[str]) -> Any:
-        """Make the method for a pool."""
+        """Make the method for a pool; one that asks agents meets a pool whose agents answer."""
         cls = discovery.load(self.package, self.name)
-        filled = {
-            item.name: self._filled(cls, item.name, agents) for item in _required(cls) if item.name not in self.params
-        }
-        return discovery.build(self.package, Spec(self.name, {**self.params, **filled}))
+        given = {**NEEDS.get(self.name, dict)(), **self.params}
+        filled = {item.name: self._filled(cls, item.name, agents) for item in _required(cls) if item.name not in given}
+        method = discovery.build(self.package, Spec(self.name, {**given, **filled}))
+        if isinstance(method, AskingFuser):
+            method.meet(answering_pool(agents))
+        return method
 
     def __str__(self) -> str:
         level = [f"{item.name}={self.level}" for item in _required(discovery.load(self.package, self.name))]
@@ -312,6 +346,10 @@ def recipes(package: str) -> list[Recipe]:
     return [recipe for name in discovery.names(package) for recipe in ways(package, name)]
 
 
+OF_TRAINING = frozenset({"precision", "gradient_checkpointing", "keep"})
+"""Choices that say how a model is trained or fed, not how a decision is made of what it says."""
+
+
 def ways(package: str, name: str) -> Iterator[Recipe]:
     cls = discovery.load(package, name)
     needed = {item.name for item in _required(cls)}
@@ -321,8 +359,8 @@ def ways(package: str, name: str) -> Iterator[Recipe]:
     for level in levels:
         yield Recipe(package, name, level, first)
     fields = {item.name: item for item in dataclasses.fields(typing.cast(Any, cls)) if item.init}
-    for key in choices:
-        for value in choices[key] if key in fields else ():
+    for key in [key for key in choices if key in fields and key not in OF_TRAINING]:
+        for value in choices[key]:
             if value != first.get(key, fields[key].default):
                 yield Recipe(package, name, "most", {**first, key: value})
 

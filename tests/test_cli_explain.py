@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from fusion.cli import main
-from fusion.data import read_table
+from fusion.data import read_table, write_table
 from fusion.ensemble import Ensemble
 from fusion.explanation import explain
 
@@ -136,6 +136,43 @@ class TestFit:
         told = run("fit", "open.csv", "--out", "e", "--system", "vote")
         assert "note: answers are read as text" in told.out
 
+    def test_the_system_before_the_table(self, run: Run) -> None:
+        assert found(run, "fit", "vote", "t.csv", "--out", "e")["system"] == "all_agents+vote"
+        assert found(run, "fit", "single_best+vote", "t.csv", "--out", "e")["system"] == "single_best+vote"
+
+    def test_training_that_was_begun_is_gone_on_with(self, run: Run) -> None:
+        """A folder with nothing but training in it is accepted, one with anything else is not."""
+        Path("e/fuser").mkdir(parents=True)
+        write("e/fuser/training.json", '{"format": "fusion.training/1", "mark": "m"}')
+        write("e/mine.txt", "")
+        refused(run("fit", "vote", "t.csv", "--out", "e"), 1, "it is there, and is not the folder of an ensemble")
+        Path("e/mine.txt").unlink()
+        assert run("fit", "vote", "t.csv", "--out", "e").code == 0
+        Path("f/fuser").mkdir(parents=True)
+        refused(run("fit", "vote", "t.csv", "--out", "f"), 1, "it is there, and is not the folder of an ensemble")
+
+    def test_a_model_is_trained(self, run: Run) -> None:
+        """What the fuser has to say of training stands below the table's notes, and in the JSON."""
+        from tiny_models import TinyModels
+        from trust_world import WORDS, trust_world
+
+        write_table(trust_world(20, 1).table, "w.parquet")
+        TinyModels(Path()).led(words=WORDS, context=64, name="led")
+        words = ("fit", "topla_summary", "w.parquet", "--model", "led", "--out", "e")
+        sets = ("--set", "fuser.max_tokens=3", "--set", "fuser.epochs=1", "--set", "fuser.question_tokens=2")
+        value = found(run, *words, *sets)
+        assert value["system"] == "all_agents+topla_summary(model=led, question_tokens=2, max_tokens=3, epochs=1.0)"
+        assert value["accuracy"] is None
+        assert value["notes"][0] == "topla_summary: 3 updates, 1 epochs"
+        assert value["notes"][-1].endswith("0 of 60 candidates and 20 of 20 questions were cut (40 tokens left out)")
+        assert sorted(os.listdir("e/fuser")) == ["model", "trained.json", "training.json"]
+        told = run(*words, *sets)
+        assert (told.code, told.error) == (0, "")
+        assert all(f"note: {note}" in told.out for note in value["notes"])
+        assert "how it does on others, fusion bench measures" in told.out
+        Path("led/model.safetensors").unlink()
+        assert len(Ensemble.load("e").replay(read_table("w.parquet")).decision.answers) == 20
+
     def test_an_ensemble_is_replaced(self, run: Run, fitted: str) -> None:
         assert found(run, "fit", "t.csv", "--out", fitted, "--system", "vote")["system"] == "all_agents+vote"
         assert str(Ensemble.load(fitted).system) == "all_agents+vote"
@@ -227,6 +264,8 @@ FIT_ERRORS: list[tuple[str, int, str]] = [
     ("t.csv --out other.csv", 1, "cannot write an ensemble to other.csv: it is there"),
     ("t.csv --out t.csv/e", 1, "cannot write t.csv/e/ensemble.json: Not a directory"),
     ("t.csv --out e --json .", 1, "cannot write .: it is a folder"),
+    ("vote t.csv new.csv --out e", 2, "expected TABLE or SYSTEM TABLE .*, got vote t.csv new.csv"),
+    ("vote t.csv --out e --system vote", 2, "expected TABLE or SYSTEM TABLE"),
     ("t.csv --out e --system voet", 2, r"unknown fuser 'voet'; did you mean 'vote'\?"),
     ("t.csv --out e --system vote,vote", 2, "expected one system, selector.fuser, got 2"),
     ("t.csv --out e --system top_k+vote", 2, "needs k"),

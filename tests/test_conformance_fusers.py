@@ -18,6 +18,7 @@ import tables
 from tables import AGENTS, Recipe, equal, everyone, random_table, some
 
 from fusion import discovery
+from fusion.agents import AgentPool, Engines
 from fusion.data import PredictionTable
 from fusion.ensemble import Ensemble
 from fusion.errors import FusionError, InvalidTable, NotFitted, TableMismatch
@@ -63,6 +64,9 @@ def fused(fuser: Fuser, table: PredictionTable, selection: Selection | None = No
 def same(found: Decision, expected: Decision, rows: Any = slice(None)) -> None:
     """Assert that a decision equals the `rows` of another."""
     equal(found.answers, expected.answers[rows])
+    assert (found.texts is None) == (expected.texts is None)
+    if found.texts is not None and expected.texts is not None:
+        assert found.texts == tuple(np.array(expected.texts, dtype=object)[rows])
     assert (found.probs is None) == (expected.probs is None)
     assert found.samples == expected.samples
     if found.probs is not None and expected.probs is not None:
@@ -189,10 +193,14 @@ def check_blind(make: Make) -> None:
 
 
 def check_kinds_of_tables(make: Make) -> None:
-    """Votes only, with probabilities, with samples: used, or refused with a reason; one kind at least is used."""
+    """Votes only, with probabilities, with samples; with what was said about which questions, or without any of it:
+    used, or refused with a reason; one kind at least is used.
+    """
     used = 0
-    for dropped in (("probs", "sample_answers"), ("sample_answers",), ("probs",), ()):
-        extra = ("options", "categories", "references", "texts", "scores", "tokens_in", "tokens_out", "seconds")
+    notes = ("references", "scores", "tokens_in", "tokens_out", "seconds")
+    said = ("options", "categories", "questions", "texts")
+    kinds = (("probs", "sample_answers"), ("sample_answers",), ("probs",), ())
+    for dropped, extra in itertools.product(kinds, ((*notes, *said), (*notes, "questions"), notes, ())):
         fit, table = (tables.without(part, *dropped, *extra) for part in (fit_table(), held_out()))
         found, refusal = tables.attempted(lambda fit=fit, table=table: fused(fitted(make, fit), table), InvalidTable)
         used += found is not None
@@ -239,12 +247,12 @@ def check_spec(make: Make) -> None:
 
 
 def check_saved_and_loaded(make: Make) -> None:
-    ensemble = Ensemble(POOL, "random_subset(size=3)", make(POOL)).fit(fit_table())
+    ensemble = Ensemble(tables.answering_pool(POOL), "random_subset(size=3)", make(POOL)).fit(fit_table())
     with tempfile.TemporaryDirectory() as folder:
         ensemble.save(folder)
         again = Ensemble.load(folder)
-    assert again.system == ensemble.system
-    same(again.replay(held_out()).decision, ensemble.replay(held_out()).decision)
+        assert again.system == ensemble.system
+        same(again.replay(held_out()).decision, ensemble.replay(held_out()).decision)
 
 
 def check_other_agents(make: Make) -> None:
@@ -360,6 +368,22 @@ class Toy:
         for j in reversed(self.ranked_):
             answers_N = np.where(heard_NM[:, j], table.answers[:, j], answers_N)
         return answers_N
+
+
+class Asking(Toy):
+    """Asks the agents that it meets: here it only sees to it that they could answer."""
+
+    def meet(self, pool: AgentPool) -> None:
+        self.engines = Engines(pool)  # type: ignore[attr-defined]
+        self.met = pool  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Nothing was taken."""
+
+    def fuse(self, table: PredictionTable, selection: Selection) -> Decision:
+        for agent in self.met:  # type: ignore[attr-defined]
+            self.engines.engine_of(agent)  # type: ignore[attr-defined]
+        return super().fuse(table, selection)
 
 
 class LowLetters(Toy):
@@ -558,6 +582,12 @@ def test_third_party_fuser_is_found_and_meets_every_check(install: Callable[[typ
     for recipe in found:
         for check in CHECKS:
             check(recipe)
+
+
+def test_third_party_fuser_that_asks_meets_agents_that_answer(install: Callable[[type[object]], str]) -> None:
+    recipe = Recipe("fusers", install(Asking))
+    for check in CHECKS:
+        check(recipe)
 
 
 @pytest.mark.parametrize(("broken", "check"), BROKEN, ids=lambda item: item.__name__)

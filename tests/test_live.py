@@ -530,7 +530,8 @@ def test_json_has_no_prompt() -> None:
     with Ensemble(varied_pool(), "all_agents", "vote") as ensemble:
         told = ensemble.answer(QUESTIONS[0], reader=TASK).to_json()
     assert set(told) == {
-        "question_id", "text", "label", "probs", "votes", "agreement", "usage", "cost_usd", "fuser_usage", "seconds", "members"
+        "question_id", "text", "label", "probs", "votes", "agreement", "usage", "cost_usd", "fuser_usage", "seconds",
+        "members",
     }  # fmt: skip
 
 

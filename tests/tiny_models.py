@@ -1,17 +1,24 @@
-"""Random Llama models of a few thousand weights, with tokenisers and LoRA adapters, made in a folder in seconds."""
+"""Random models of a few thousand weights, with tokenisers and LoRA adapters, made in a folder in seconds."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    LEDConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 CHAT = (
@@ -88,6 +95,56 @@ class TinyModels:
             seed=seed,
         )
 
+    def led(
+        self,
+        *,
+        seed: int = 0,
+        words: Sequence[str] = (),
+        name: str = "",
+        hidden: int = 16,
+        layers: int = 1,
+        spread: float = 0.1,
+        window: int = 16,
+        context: int = CONTEXT,
+        writes: int = 32,
+        dropout: float = 0.0,
+    ) -> Path:
+        """Return the folder of an LED: encoder and decoder, with global attention on the tokens that are named.
+
+        Args:
+            seed: Of the weights.
+            words: All words that it knows, a token each; by default the tokeniser is that of the Llamas.
+            name: Of the folder; made of the other arguments by default.
+            hidden: Width of the layers.
+            layers: Number of layers, of encoder and decoder each.
+            spread: Standard deviation of the weights.
+            window: How far a token sees, half of it to either side.
+            context: Most tokens to read.
+            writes: Most tokens to write.
+            dropout: Share of the activations dropped in training.
+        """
+        parts = [seed, len(words), hidden, layers, spread, window, context, writes, dropout]
+        return self.built(
+            LEDConfig(
+                d_model=hidden,
+                encoder_layers=layers,
+                decoder_layers=layers,
+                encoder_attention_heads=4,
+                decoder_attention_heads=4,
+                encoder_ffn_dim=2 * hidden,
+                decoder_ffn_dim=2 * hidden,
+                attention_window=window,
+                max_encoder_position_embeddings=context,
+                max_decoder_position_embeddings=writes,
+                init_std=spread,
+                dropout=dropout,
+                attention_dropout=0.0,
+            ),
+            name or "led-" + "-".join(map(str, parts)),
+            words=closed_words(words) if words else None,
+            seed=seed,
+        )
+
     def built(
         self, config: PretrainedConfig, name: str, *, seed: int = 0, words: PreTrainedTokenizerFast | None = None
     ) -> Path:
@@ -106,8 +163,11 @@ class TinyModels:
             config.bos_token_id, config.eos_token_id = words.bos_token_id, words.eos_token_id
             config.pad_token_id = words.pad_token_id
             config.dtype = torch.float32
+            kind: Any = AutoModelForCausalLM
+            if config.is_encoder_decoder:
+                kind, config.decoder_start_token_id = AutoModelForSeq2SeqLM, words.eos_token_id
             with quiet(), _seeded(seed):
-                cast("Any", AutoModelForCausalLM).from_config(config).save_pretrained(folder)
+                kind.from_config(config).save_pretrained(folder)
             words.save_pretrained(folder)
         return folder
 
@@ -161,6 +221,16 @@ def quiet() -> Iterator[None]:
     finally:
         if shown:
             bars.enable_progress_bar()
+
+
+def closed_words(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Return a tokeniser that knows these words, a token each, and nothing else."""
+    special = SPECIAL[:4]
+    closed = Tokenizer(models.WordLevel({word: n for n, word in enumerate([*special, *words])}, unk_token="<unk>"))
+    closed.pre_tokenizer = pre_tokenizers.Whitespace()
+    return cast("Any", PreTrainedTokenizerFast)(  # type: ignore[no-any-return]
+        tokenizer_object=closed, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>"
+    )
 
 
 @contextlib.contextmanager

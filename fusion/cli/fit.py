@@ -15,39 +15,62 @@ if TYPE_CHECKING:
 
 FIT_FILE = "fit.json"
 FIT_FORMAT = "fusion.fit/1"
+TRAINING = "training.json"
+"""What a method that trains a model leaves in its folder from the start."""
 
+DEFAULT = "all_agents+topla_weighted"
 SYSTEM_HELP = "selector+fuser, such as 'top_k(k=3)+weighted_vote'."
+WHAT_HELP = "Labelled table, Parquet or wide CSV; before it, as wanted, the system: topla_summary TABLE."
 SET_HELP = "Parameter of the selector or the fuser: fuser.samples=10, selector.k=3. May be repeated."
 
 
 def fit_command(
-    table: Annotated[Path, typer.Argument(help="Labelled table: Parquet or wide CSV.")],
+    what: Annotated[list[str], typer.Argument(metavar="[SYSTEM] TABLE", help=WHAT_HELP)],
     out: Annotated[Path, typer.Option(help="Folder for the ensemble; one that is there already is replaced.")],
-    system: Annotated[str, typer.Option(help=SYSTEM_HELP)] = "all_agents+topla_weighted",
+    system: Annotated[str | None, typer.Option(help=f"{SYSTEM_HELP} Default: {DEFAULT}.")] = None,
+    model: Annotated[str | None, typer.Option(help="The same as --set fuser.model=...: what to train.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
     json: JsonFile = None,
 ) -> None:
     """Fit a system on all questions of a table, and keep it for fusion explain and for Ensemble.load."""
+    from json import dumps
+
     from fusion.cli._show import progress_bar, show_fit, write_json
     from fusion.data import read_table, table_notes
     from fusion.ensemble import Ensemble
     from fusion.files import check_writable
+    from fusion.protocols import FolderMethod, NotingFuser, SlowFuser
     from fusion.schema import System
     from fusion.stopwatch import Stopwatch
+    from fusion.training import is_main
 
     watch = Stopwatch()
-    chosen = _with_parameters(System.parse(system), set_ or ())
-    _check_folder(out)
-    if json and json != "-":
-        check_writable(json)
+    named, table = _told_what(what, system)
+    pairs = [*(set_ or ()), *([] if model is None else [f"fuser.model={dumps(model)}"])]
+    chosen = _with_parameters(System.parse(named), pairs)
+    # Of processes that were launched together the first one writes.
+    writes = is_main()
+    if writes:
+        _check_folder(out)
+        if json and json != "-":
+            check_writable(json)
     with progress_bar() as told:
         told(f"reading {table.name}", 0, 3)
         answers = read_table(table)
         labels_N = answers.require_labels()
         told(f"fitting {chosen}", 1, 3)
-        ensemble = Ensemble(answers.agents, chosen.selector, chosen.fuser).fit(answers)
-        told("answering what it was fitted on", 2, 3)
-        decided_N = ensemble.replay(answers).decision.answers
+        ensemble = Ensemble(answers.agents, chosen.selector, chosen.fuser)
+        for role, method in (("selector", ensemble.selector), ("fuser", ensemble.fuser)):
+            if isinstance(method, FolderMethod):
+                method.learn_in(out / role, told)
+        ensemble.fit(answers)
+        slow = isinstance(ensemble.fuser, SlowFuser) and ensemble.fuser.slow
+        if not slow:
+            told("answering what it was fitted on", 2, 3)
+        decided_N = None if slow else ensemble.replay(answers).decision.answers
+    if not writes:
+        return
+    noted = ensemble.fuser.notes() if isinstance(ensemble.fuser, NotingFuser) else ()
     # Until it is written again, the note on another fit must not stand beside this ensemble.
     (out / FIT_FILE).unlink(missing_ok=True)
     ensemble.save(out)
@@ -59,14 +82,28 @@ def fit_command(
         "table": str(table.resolve()),
         "fingerprint": answers.fingerprint,
         "n": len(answers),
-        "accuracy": float(((decided_N == labels_N) & (decided_N >= 0)).mean()),
+        "accuracy": None if decided_N is None else float(((decided_N == labels_N) & (decided_N >= 0)).mean()),
+        "notes": list(noted),
         "run": _as_json(watch.record(command, {"fit": answers.fingerprint})),
     }
     write_json(found, str(out / FIT_FILE))
     if json:
         write_json(found, json)
     if json != "-":
-        show_fit(found, table_notes(answers), out)
+        show_fit(found, (*table_notes(answers), *noted), out)
+
+
+def _told_what(what: list[str], system: str | None) -> tuple[str, Path]:
+    """Return the system and the table.
+
+    Raises:
+        UsageError: When the system is named twice, or there are several tables.
+    """
+    from fusion.errors import UsageError
+
+    if len(what) > 2 or (len(what) == 2 and system is not None):
+        raise UsageError(f"expected TABLE or SYSTEM TABLE (and --system not beside it), got {' '.join(what)}")
+    return what[0] if len(what) == 2 else system or DEFAULT, Path(what[-1])
 
 
 def _as_json(record: object) -> dict[str, Json]:
@@ -98,6 +135,13 @@ def _with_parameters(system: System, pairs: Iterable[str]) -> System:
     return System(specs["selector"], specs["fuser"])
 
 
+def _begun(out: Path) -> bool:
+    """Return whether all that a folder holds is training that was cut short."""
+    # Of an ensemble the arrays are written first.
+    names = {path.name for path in out.iterdir()} - {"state.npz"} if out.is_dir() else set()
+    return bool(names) and names <= {"selector", "fuser"} and all((out / name / TRAINING).exists() for name in names)
+
+
 def _check_folder(out: Path) -> None:
     """Refuse to write an ensemble where something else is.
 
@@ -111,6 +155,8 @@ def _check_folder(out: Path) -> None:
 
     manifest = out / "ensemble.json"
     if out.exists():
+        if _begun(out):
+            return
         try:
             content = json.loads(manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -15,7 +15,7 @@ from fusion.evaluation._confidence import Stated, error_of_confidence, selective
 from fusion.evaluation._options import BenchOptions
 from fusion.evaluation._result import Role, SelectiveResult, SystemResult, Weights
 from fusion.evaluation._trust import Groups, confidence_bins, mean_weights, risk_coverage_curve
-from fusion.protocols import NotingFuser, SlowFuser
+from fusion.protocols import AskingFuser, NotingFuser, SlowFuser
 from fusion.schema import BoolArray, IntArray, Spent, System
 from fusion.significance import accuracy_interval
 
@@ -76,6 +76,8 @@ class Evaluator:
             risk_coverage=None if privileged else risk_coverage_curve(stated),
             weights=None if privileged else self._weights(ensemble, replay),
         )
+        if isinstance(ensemble.fuser, AskingFuser):
+            ensemble.fuser.close()
         return Evaluated(result, stated.correct, Cost(result.calls_per_question, replay.decision.samples))
 
     def _selective(self, ensemble: Ensemble, stated: Stated) -> SelectiveResult | None:
