@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fusion.agents import AgentPool
 from fusion.discovery import spec_of
-from fusion.errors import FusionError, InputError
+from fusion.errors import FusionError, InputError, UsageError, suggest
 from fusion.files import replacing, write_text
 from fusion.protocols import FolderMethod
 from fusion.schema import Json, Spec
@@ -52,6 +52,28 @@ class Saved(NamedTuple):
                 setattr(method, key, _frozen(value))
             if isinstance(method, FolderMethod):
                 method.load_files(self.folder / role)
+
+
+def lookup(pool: AgentPool, names: Sequence[str], *, whose: str) -> AgentPool:
+    """Return the agents of `names`, in that order, as `pool` has them.
+
+    Args:
+        pool: Where they are looked up; it may have more.
+        names: Whom to return.
+        whose: Where the names come from, for the message.
+
+    Raises:
+        UsageError: When `pool` lacks some.
+    """
+    agents = {agent.name: agent for agent in pool}
+    missing = [name for name in names if name not in agents]
+    if missing:
+        plural = "s" if len(missing) > 1 else ""
+        raise UsageError(
+            f"the pool lacks the agent{plural} {', '.join(map(repr, missing))} of {whose}"
+            f"{suggest(missing[0], pool.names)}; an agent of the pool answers for the one of the same name"
+        )
+    return AgentPool(tuple(agents[name] for name in names))
 
 
 def write_saved(folder: Path, pool: AgentPool, methods: Mapping[str, object]) -> None:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fusion._background import background
-from fusion._saved import read_saved, write_saved
+from fusion._saved import lookup, read_saved, write_saved
 from fusion.agents import AgentPool, Asker, Engines, RecordStore
 from fusion.answer import Answer, summarise
 from fusion.data import FreeForm, PredictionTable, Reader, load_task, make_question
@@ -230,16 +230,28 @@ class Ensemble:
         write_saved(Path(folder), self.pool, {"selector": self.selector, "fuser": self.fuser})
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Self:
+    def load(cls, folder: str | os.PathLike[str], *, pool: AgentPool | None = None) -> Self:
         """Read what `save` wrote.
+
+        Args:
+            folder: Where it is.
+            pool: Who answers from now on for the agents that were saved, by their names; it may have more agents, which
+                are not asked. Without it the agents keep the engines that they were saved with, if any.
 
         Raises:
             InputError: When the folder holds no ensemble, or a damaged one.
             UnknownName: When the ensemble uses a method that is not installed.
+            UsageError: When `pool` lacks an agent that was saved.
         """
         saved = read_saved(Path(folder))
-        ensemble = cls(saved.pool, saved.selector, saved.fuser)
+        members = saved.pool
+        if pool is not None:
+            members = lookup(pool, saved.pool.names, whose=f"the ensemble in {folder}")
+        ensemble = cls(members, saved.selector, saved.fuser)
         saved.restore({"selector": ensemble.selector, "fuser": ensemble.fuser})
+        if pool is not None and isinstance(ensemble.fuser, AskingFuser):
+            # One that is no member may write or judge.
+            ensemble.fuser.meet(pool)
         return ensemble
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -18,11 +19,13 @@ from annotated_types import Ge, Gt
 from fusion.agents import (
     Agent,
     AgentPool,
+    Allowance,
     Asker,
     Budget,
     Engines,
     RecordKey,
     RecordStore,
+    allowing,
     paid_answers,
     sum_usage,
     sum_usd,
@@ -54,10 +57,16 @@ Choose = Callable[[PredictionTable, BoolArray], Selection]
 class Limits:
     """When to stop asking.
 
+    Money and time are those of the whole question. What the members leave of them is for the calls that a fuser makes
+    itself (`synthesize`, `rank`): it makes only those that surely fit, waits for none of them any longer, and lets
+    votes decide where one is missing. A fuser that runs a model of its own (`topla_summary`) costs no money, and
+    cannot be interrupted: it may end after the deadline.
+
     Args:
         quorum: Answers that are needed: a number, or a share of the agents asked (a float up to 1).
-        deadline_s: Seconds after which those who have not answered are left out.
-        max_cost: USD that one question may cost at most; agents that might exceed it are not asked.
+        deadline_s: Seconds after which those who have not answered are left out, whoever asked them.
+        max_cost: USD that one question may cost at most; agents that might exceed it are not asked. All need prices,
+            one that the fuser asks too.
         settle: Cancel the calls that cannot change the answer any more.
     """
 
@@ -117,6 +126,7 @@ class Round:
 
         Raises:
             NoQuorum: When too few of the agents asked gave an answer.
+            ConfigError: When there is a limit on the cost, and an agent or whom the fuser asks has no prices.
         """
         started = time.monotonic()
         budget = Budget(self.pool, self.limits.max_cost)
@@ -137,24 +147,26 @@ class Round:
             selection = choose(self.table(), asked_M[None])
         table = self.table()
         self._require_quorum(table, asked_M)
+        left = None if self.limits.deadline_s is None else self.limits.deadline_s - (time.monotonic() - started)
+        allowance, blind = Allowance(usd=budget.left, seconds=left), table.blind()
         if isinstance(fuser, SlowFuser) and fuser.slow:
-            return table, selection, await asyncio.to_thread(fuser.fuse, table.blind(), selection)
-        return table, selection, fuser.fuse(table.blind(), selection)
+            return table, selection, await _apart(lambda: _fused(fuser, blind, selection, allowance))
+        return table, selection, _fused(fuser, blind, selection, allowance)
 
     def _check(self, nothing: PredictionTable, selection: Selection, fuser: Fuser) -> None:
         """Find out before anybody is paid what could not work anyway.
 
         Raises:
             UsageError: When the quorum is larger than what is asked, or the reader cannot read this question.
-            NotFitted, TableMismatch: When the fuser says so.
+            NotFitted, TableMismatch, ConfigError: When the fuser says so.
         """
         wanted = len(self.pool) if self._adaptive else int(selection.mask[0].sum())
         if self.limits.needed(wanted) > wanted:
             raise UsageError(f"a quorum of {self.limits.quorum} cannot be met: {wanted} agents are asked")
         self.reader.parse("", self.question)
         try:
-            fuser.fuse(nothing.blind(), selection)
-        except (NotFitted, TableMismatch):
+            _fused(fuser, nothing.blind(), selection, Allowance(usd=self.limits.max_cost))
+        except (NotFitted, TableMismatch, UsageError):
             raise
         except FusionError:
             # An empty table may lack what answers will bring: probabilities, draws.
@@ -306,6 +318,24 @@ class Round:
             if member.answer is None
         }
         raise NoQuorum(self.question.id, needed=needed, answered=answered, causes=causes)
+
+
+def _fused(fuser: Fuser, table: PredictionTable, selection: Selection, allowance: Allowance) -> Decision:
+    with allowing(allowance):
+        return fuser.fuse(table, selection)
+
+
+async def _apart(work: Callable[[], Decision]) -> Decision:
+    """Do what takes long in a thread of its own.
+
+    The event loop's few threads will not do: engines and connections want them too while a fuser waits for what it
+    asked, and a question whose time is running must not queue behind those that have plenty.
+    """
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fusion-fuser")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def _in_order(selection: Selection, new_M: BoolArray) -> list[int]:

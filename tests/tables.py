@@ -46,11 +46,12 @@ NEAR_PAPER = (
 PER_QUESTION = ("num_options", "labels", "categories", "references", "questions", "options")
 PER_ANSWER = ("answers", "asked", "probs", "sample_answers", "scores", "tokens_in", "tokens_out", "seconds", "texts")
 NEEDS: Mapping[str, Callable[[], Mapping[str, Param]]] = {
+    "marl_focal": lambda: {"updates": 2},
     "rank": lambda: {"pool": str(Path(__file__).with_name("answering_pool.yaml")), "agent": "judge"},
     "synthesize": lambda: {"pool": str(Path(__file__).with_name("answering_pool.yaml")), "agent": "writer"},
     "topla_summary": lambda: {"model": tiny_led(), "max_tokens": 4, "epochs": 1.0, "batch_size": 48},
 }
-"""For methods that cannot do without, by name: parameters that no type tells, such as who answers for a model."""
+"""Parameters that no type tells, by method: who answers for a model, or how little training is enough for a test."""
 
 HIDDEN = {
     "history": frozenset(PER_QUESTION + PER_ANSWER),

@@ -175,7 +175,10 @@ def test_every_baseline_is_there_by_default() -> None:
         ("other baselines", "random_subset(size=2)+weighted_vote"),
         ("other baselines", "single_best_per_category+vote"),
     }
-    assert result.notes == ("the right answer is not among the options of 12 questions; they are wrong for everybody",)
+    assert result.notes == (
+        "the right answer is not among the options of 12 questions; they are wrong for everybody who chooses among the "
+        "answers given",
+    )
 
 
 def test_more_calls_than_samples_are_compared_with_all_samples() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fusion.data import read_table
+from fusion.data import PredictionTable, read_table, write_table
 
 POOL = """
 version: 1
@@ -129,18 +129,79 @@ def test_ask_a_saved_ensemble(pool: Path, tmp_path: Path) -> None:
     assert [member["agent"] for member in json.loads(told.stdout)["members"]] == ["steady", "third"]
 
 
+TABLE = "question_id,answer,third,steady\n" + "".join(f"q{n},A,A,{'AB'[n % 2]}\n" for n in range(20))
+
+
+def test_ask_what_fit_left(pool: Path, tmp_path: Path) -> None:
+    """Fitted on recorded answers it has no engines, until a pool says who answers: at asking, or at fit."""
+    (tmp_path / "t.csv").write_text(TABLE)
+    fit = ("fit", "weighted_vote", tmp_path / "t.csv", "--out", tmp_path / "e")
+    ask = ("ask", "Which?", "--option", "pear", "--option", "fig", "--ensemble", tmp_path / "e", "--json", "-")
+    fusion(*fit)
+    refused = fusion(*ask, code=2).stderr
+    assert "nobody answers for third, steady" in refused
+    assert "--pool FILE" in refused
+    told = fusion(*ask, "--pool", pool, "--set", "agents.third.engine=echo(replies=[B])")
+    assert [(member["agent"], member["status"]) for member in json.loads(told.stdout)["members"]] == [
+        ("third", "ok"),
+        ("steady", "ok"),
+    ]
+    assert "third" in json.loads(told.stdout)["votes"]["fig"]
+    fusion(*fit, "--pool", pool)
+    assert {member["agent"] for member in json.loads(fusion(*ask).stdout)["members"]} == {"third", "steady"}
+
+
+def test_a_pool_that_lacks_agents(pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(TABLE.replace("third", "stedy").replace("steady", "other"))
+    fit = ("fit", "vote", tmp_path / "t.csv", "--out", tmp_path / "e")
+    wrong = " ".join(fusion(*fit, "--pool", pool, code=2).stderr.replace("│", " ").split())
+    assert "the pool lacks the agents 'stedy', 'other' of the table; did you mean 'steady'" in wrong
+    assert not (tmp_path / "e").exists()
+    fusion(*fit)
+    wrong = fusion("ask", "Q?", "--ensemble", tmp_path / "e", "--pool", pool, code=2).stderr
+    assert "lacks the agents 'stedy', 'other' of the ensemble in" in " ".join(wrong.replace("│", " ").split())
+
+
+def test_a_writer_that_is_no_member(pool: Path, tmp_path: Path) -> None:
+    """flaky is in the pool, and has no column in the table."""
+    table = PredictionTable(
+        question_ids=[f"q{n}" for n in range(20)],
+        agents=["third", "steady"],
+        answers=[[0, n % 2] for n in range(20)],
+        labels=[0] * 20,
+        questions=["Which?"] * 20,
+        options=[["pear", "fig"]] * 20,
+    )
+    write_table(table, tmp_path / "t.parquet")
+    system = "synthesize(agent=flaky)"
+    fusion("fit", system, tmp_path / "t.parquet", "--out", tmp_path / "e", "--pool", pool)
+    told = fusion("ask", "Which?", "--option", "pear", "--option", "fig", "--ensemble", tmp_path / "e", "--json", "-")
+    assert len(json.loads(told.stdout)["members"]) == 2
+
+
+@pytest.mark.parametrize("option", [("--option", "pear", "--option", "fig"), ()])
+@pytest.mark.parametrize("fuser", ["synthesize(agent=third)", "rank(agent=third)"])
+def test_a_writer_without_labels(pool: Path, tmp_path: Path, fuser: str, option: tuple[str, ...]) -> None:
+    told = fusion("ask", "Which?", "--pool", pool, "--system", fuser, "--json", "-", *option)
+    assert json.loads(told.stdout)["text"]
+    refused = fusion("ask", "Which?", "--pool", pool, "--system", fuser.partition("(")[0], *option, code=1).stderr
+    refused = " ".join(refused.replace("│", " ").split())
+    assert "(agent=NAME), or call fit" in refused
+
+
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
-        ([], 2, "either --ensemble FOLDER or --pool FILE"),
-        (["--pool", "{pool}", "--ensemble", "x"], 2, "either"),
+        ([], 2, "give --ensemble FOLDER, --pool FILE, or both"),
+        (["--pool", "{pool}", "--ensemble", "x"], 1, "no ensemble in x"),
+        (["--ensemble", "x", "--set", "agents.steady.model=x"], 2, "goes with --pool"),
         (["--pool", "{pool}", "--quorum", "many"], 2, "--quorum is a number"),
         (["--pool", "{pool}", "--quorum", "1.5"], 2, "quorum"),
         (["--pool", "{pool}", "--deadline", "0"], 2, "deadline_s"),
         (["--pool", "{pool}", "--option", "one"], 2, "two different options"),
         (["--pool", "{pool}", "--system", "oracle+vote"], 2, "right answers"),
         (["--pool", "{pool}", "--system", "weighted_vote"], 1, "fit"),
-        (["--ensemble", "x", "--system", "vote"], 2, "go with --pool"),
+        (["--ensemble", "x", "--system", "vote"], 2, "goes with --pool alone"),
         (["--pool", "{pool}", "--set", "agents.steady.modle=x"], 2, "did you mean"),
         (["--pool", "{pool}", "--quorum", "4"], 2, "a quorum of 4 cannot be met: 3 agents are asked"),
         (["--pool", "{pool}", "--task", "bbh"], 2, "none of bbh"),

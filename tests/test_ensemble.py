@@ -25,6 +25,7 @@ from fusion.errors import (
     OutputError,
     TableMismatch,
     UnknownName,
+    UsageError,
 )
 from fusion.fusers.vote import Vote
 from fusion.fusers.weighted_vote import WeightedVote
@@ -326,6 +327,21 @@ def test_saved_and_loaded(tmp_path: Path, selector: str, fuser: str) -> None:
     tables.equal(found.asked, expected.asked)
     with pytest.raises(TableMismatch):
         again.fuser.fuse(table.columns(AGENTS[1:4]), everyone(table.columns(AGENTS[1:4])))
+
+
+def test_a_pool_gives_engines_by_name(tmp_path: Path) -> None:
+    """The saved order stays, agents beyond the saved ones are left out, and what was learned is theirs still."""
+    table = random_table(1)
+    ensemble = Ensemble(AGENTS[:4], "top_k(k=2)", "weighted_vote").fit(table)
+    ensemble.save(tmp_path)
+    pool = tables.answering_pool(AGENTS[::-1])
+    again = Ensemble.load(tmp_path, pool=pool)
+    assert again.pool.names == ensemble.pool.names
+    assert all(agent.engine is not None for agent in again.pool)
+    tables.equal(again.replay(table).decision.answers, ensemble.replay(table).decision.answers)
+    assert Ensemble.load(tmp_path).pool == ensemble.pool, "the folder is as it was"
+    with pytest.raises(UsageError, match=f"lacks the agents '{AGENTS[0]}', '{AGENTS[1]}' of the ensemble in"):
+        Ensemble.load(tmp_path, pool=tables.answering_pool(AGENTS[2:5]))
 
 
 def test_unfitted_ensembles_are_saved_too(tmp_path: Path) -> None:

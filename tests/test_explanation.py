@@ -20,7 +20,8 @@ from fusion.ensemble import Ensemble
 from fusion.errors import NotFitted, TableMismatch, UnknownName
 from fusion.explanation import Explanation, OptionPart, explain
 from fusion.protocols import WeighingFuser
-from fusion.schema import Decision, Selection
+from fusion.reports.tables import explanation_lines, explanation_tables
+from fusion.schema import Decision, Selection, Spent
 
 DOCS = Path(__file__).parents[1] / "docs" / "explain-json.md"
 
@@ -313,6 +314,105 @@ class TestOtherFusers:
         )
 
 
+@dataclass(kw_only=True)
+class Writing:
+    """A fuser that writes what stands in `says` under the agents that are listened to, "" for the option 0."""
+
+    says: dict[str, str]
+    calls: int | None = None
+    stated: float | None = None
+
+    def fit(self, table: PredictionTable, selection: Selection) -> Self:
+        return self
+
+    def fuse(self, table: PredictionTable, selection: Selection) -> Decision:
+        heard = "".join(name for name, one in zip(table.agents, selection.mask[0], strict=True) if one)
+        text = self.says.get(heard, "")
+        return Decision(
+            np.array([-1 if text else 0]),
+            texts=(text or "Oslo",),
+            confidence=None if self.stated is None else np.array([self.stated]),
+            spent=None if self.calls is None else Spent(calls=np.array([self.calls])),
+        )
+
+
+def capital(**fields: Any) -> PredictionTable:
+    """Three agents say Oslo, Oslo and Bergen; the right answer is Rome."""
+    options = {"options": [["Oslo", "Bergen"]], "references": ["Rome"]}
+    return by_hand([[0, 0, 1]], [-1], **(options | fields))
+
+
+def written(monkeypatch: pytest.MonkeyPatch, table: PredictionTable, fuser: Writing) -> Explanation:
+    tables.install(monkeypatch, "fusers", "writing", Writing)
+    return explain(Ensemble(["a", "b", "c"], "all_agents", fuser), table, "q0")
+
+
+class TestWritten:
+    def test_what_no_agent_gave(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All heard: "rome.", right as Rome; without a "Rome", the same in another form; without b Oslo; c "Turin"."""
+        says = {"abc": "rome.", "bc": "Rome", "ab": "Turin"}
+        found = written(monkeypatch, capital(questions=["Of Italy?"]), Writing(says=says, calls=2, stated=0.75))
+        assert (found.answer, found.written, found.right_answer, found.correct) == ("rome.", True, "Rome", True)
+        assert (found.confidence, found.stated, found.calls) == (0.75, True, 2)
+        assert (found.runner_up, found.margin, found.question) == (None, None, "Of Italy?")
+        assert [(agent.changes, agent.without) for agent in found.agents] == [
+            (False, "Rome"),
+            (True, "Oslo"),
+            (True, "Turin"),
+        ]
+        assert [(option.name, option.votes) for option in found.options] == [("Oslo", 2), ("Bergen", 1)]
+        assert found.decided == (
+            "the fuser asked a model (2 calls), which wrote an answer that none of 3 agents gave; without b it would "
+            "answer Oslo, without c it would answer Turin"
+        )
+
+    def test_it_says_so_in_the_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        question = "Which?\n" + "x" * 600
+        found = written(monkeypatch, capital(questions=[question]), Writing(says={"abc": "Rome", "ab": "Rome"}))
+        head, tail = explanation_lines(found)
+        assert head == ["question q0", f"  Which?\n  {'x' * 493} [...]", "right answer: Rome"]
+        assert tail[0] == "answer: Rome (right), written by the fuser"
+        column = explanation_tables(found)[0].columns[-1]
+        # Who gave an answer of more votes comes first.
+        assert [str(cell) for cell in column.cells] == ["Oslo", "Oslo", "the same"]
+
+    def test_wrong(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Equal for every agent left out; Milan is not Rome, and without labels nothing is right or wrong."""
+        fuser = Writing(says=dict.fromkeys(["abc", "ab", "ac", "bc"], "Milan"))
+        found = written(monkeypatch, capital(), fuser)
+        assert (found.answer, found.correct, found.confidence, found.question) == ("Milan", False, None, None)
+        assert found.decided == (
+            "the fuser wrote an answer that none of 3 agents gave; no agent alone would change that"
+        )
+        assert written(monkeypatch, tables.without(capital(), "labels"), fuser).correct is None
+
+    @pytest.mark.parametrize(
+        ("calls", "told"),
+        [
+            (1, "the fuser asked a model (1 call), and the answer is that of 2 of 3 agents"),
+            (None, "the fuser wrote the answer, and it is that of 2 of 3 agents"),
+            (0, "followed 2 of 3 agents against 1 for Bergen"),
+        ],
+    )
+    def test_what_an_agent_gave_too(self, monkeypatch: pytest.MonkeyPatch, calls: int | None, told: str) -> None:
+        """Where the calls failed, votes decided."""
+        found = written(monkeypatch, capital(), Writing(says={}, calls=calls))
+        assert (found.answer, found.written, found.correct) == ("Oslo", False, False)
+        assert found.decided == f"{told}; no agent alone would change that"
+        assert (found.runner_up is None) == (calls == 1)
+
+    def test_where_all_agree_nothing_is_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        table = by_hand([[0, 0, 0]], [0], options=[["Oslo"]], references=["Oslo"])
+        found = written(monkeypatch, table, Writing(says={}))
+        assert found.decided.startswith("followed 3 of 3 agents, and nobody chose another answer")
+
+    def test_long_texts_are_cut_in_the_sentence_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = "y" * 100
+        found = written(monkeypatch, capital(), Writing(says={"abc": "Rome", "ab": text, "ac": "Rome", "bc": "Rome"}))
+        assert found.agents[2].without == text
+        assert found.decided.endswith(f"; without c it would answer {'y' * 80} [...]")
+
+
 def test_unknown_names() -> None:
     ensemble = fitted("all_agents+vote", learned_from([9, 8, 7]))
     with pytest.raises(UnknownName, match=r"unknown question id 'fit-1'; did you mean 'fit1'"):
@@ -334,9 +434,11 @@ def test_every_fuser(recipe: tables.Recipe) -> None:
     decision, selection, _ = ensemble.replay(table)
     for n in range(6):
         found = explain(ensemble, table, str(table.question_ids[n]))
-        label = None if decision.answers[n] < 0 else decision.answers[n]
+        label = int(decision.answers[n])
         texts = table.options[n] if table.options else ()
-        assert found.answer == (None if label is None else texts[label])
+        written = decision.texts[n] if decision.texts is not None and label < 0 else ""
+        assert found.answer == (texts[label] if label >= 0 else written or None)
+        assert found.written == bool(written)
         assert [agent.listened for agent in found.agents] == selection.mask[n].tolist()
         assert not any(agent.changes for agent in found.agents if not agent.listened)
         assert found.margin is None or found.margin >= 0

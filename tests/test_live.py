@@ -526,6 +526,17 @@ def test_a_saved_ensemble_can_be_asked(tmp_path: Any) -> None:
         assert ensemble.answer(QUESTIONS[0], reader=TASK).members
 
 
+def test_an_ensemble_of_recorded_answers_can_be_asked_with_a_pool(tmp_path: Any) -> None:
+    Ensemble(["y", "x"], "all_agents", "vote").save(tmp_path)
+    asked = pool(echo("x", "A"), echo("y", "A"), echo("z", "B"))
+    with Ensemble.load(tmp_path, pool=asked) as ensemble:
+        answer = ensemble.answer("Which?", options=["one", "two"])
+    assert [member.agent for member in answer.members] == ["y", "x"]
+    assert answer.text == "one"
+    with pytest.raises(UsageError, match="no engine"):
+        Ensemble.load(tmp_path).answer("Which?", options=["one", "two"])
+
+
 def test_json_has_no_prompt() -> None:
     with Ensemble(varied_pool(), "all_agents", "vote") as ensemble:
         told = ensemble.answer(QUESTIONS[0], reader=TASK).to_json()

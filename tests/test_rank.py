@@ -223,8 +223,40 @@ def test_nobody_to_ask() -> None:
     on = table([[0, 1]])
     with pytest.raises(UsageError, match=r"rank asks agent 'a', and it has no engine.*rank\(pool=pool.yaml"):
         Ensemble(["a", "b"], "all_agents", "rank").fit(on)
-    with pytest.raises(NotFitted, match="call fit"):
+    with pytest.raises(NotFitted, match=r"name one: rank\(agent=NAME\), or call fit"):
         fused(Rank(), on)
+    with pytest.raises(NotFitted, match="trains its judge at fit"):
+        fused(Rank(agent="a", model="folder"), on)
+
+
+@pytest.mark.parametrize("comparisons", BOTH)
+def test_before_fit(monkeypatch: pytest.MonkeyPatch, comparisons: Comparisons) -> None:
+    """With a judge named nothing is to be learned; what it leaves open goes to votes, then to the first of the pool."""
+    said: list[Callable[[Request], str]] = [LATER, lambda request: "1"]
+    asked = (table([[0, 0, 2, 1]]), table([[4, 3, 2], [1, 0, 0]]))
+    for reply, on, expected in zip(said, asked, ([2], [4, 0]), strict=True):
+        scripted_engine.install(monkeypatch, reply)
+        fuser = Rank(agent="writer", comparisons=comparisons)
+        fuser.meet(scripted_engine.pool())
+        assert fused(fuser, on).answers.tolist() == expected
+
+
+def test_notes_tell_failed_calls_from_unreadable_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two answers to each of 66 questions: 132 calls."""
+    dead = Completion(status="engine_error", detail="connection refused\n  at port 9")
+    scripted_engine.install(monkeypatch, lambda request: dead)
+    on = table([[0, 1, 1]] * 66)
+    fuser = fitted(on)
+    assert fused(fuser, on).answers.tolist() == [1] * 66
+    note = "rank: 132 of 132 calls failed (engine_error: connection refused at port 9); votes decide there"
+    assert fuser.notes() == (note,)
+    scripted_engine.install(monkeypatch, lambda request: dead if request.question_id[-1] == "0" else "who knows")
+    fuser = fitted(on)
+    fused(fuser, table([[0, 1, 1]] * 3))
+    assert fuser.num_unread == fuser.num_calls
+    failed, unread = fuser.notes()
+    assert failed == "rank: 2 of 6 calls failed (engine_error: connection refused at port 9); votes decide there"
+    assert unread == "rank: 4 of 4 replies could not be read; votes decide there"
 
 
 @pytest.mark.parametrize("comparisons", BOTH)

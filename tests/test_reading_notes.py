@@ -56,9 +56,17 @@ def test_answers_read_as_text_and_keys_beyond_the_options_are_told() -> None:
     frame["answer"] = ["one", "two", "three", "four"]
     assert table_notes(from_pandas(frame)) == (
         "answers are read as text: the options of a question are the distinct answers to it",
-        "the right answer is not among the options of 4 questions; they are wrong for everybody",
+        "the right answer is not among the options of 4 questions; they are wrong for everybody who chooses among the "
+        "answers given",
     )
     assert table_notes(from_pandas(letters())) == ()
+
+
+def test_of_closed_questions_without_a_right_option_nobody_can_be_right() -> None:
+    table = PredictionTable(question_ids=["q", "r"], agents=["a"], answers=[[0], [1]], labels=[-1, 1])
+    assert table_notes(table) == (
+        "the right answer is not among the options of 1 questions; they are wrong for everybody",
+    )
 
 
 def test_one_slip_in_the_key_does_not_turn_letters_into_text(tmp_path: Path) -> None:

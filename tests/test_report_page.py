@@ -23,7 +23,7 @@ from fusion.data import read_table
 from fusion.errors import InputError
 from fusion.reports import _page_numbers as numbers
 from fusion.reports._page_parts import Dot, dot_table, nice_ticks, points
-from fusion.reports._page_study import Study, set_words
+from fusion.reports._page_study import Study, set_words, systems_words
 from fusion.reports.html import MemberWorth, ReportData, StabilityRow, SubsetCloud, SystemRow, render
 
 ASSETS = Path(str(resources.files("fusion.reports") / "assets"))
@@ -155,6 +155,14 @@ def test_words_for_sets() -> None:
     assert set_words((0, 1, 2, 3), agents) == "all but e"
     assert set_words((0, 1), agents) == "a and b"
     assert set_words((0, 1), ("a", "b")) == "both"
+
+
+def test_upper_bounds_bound_those_who_choose() -> None:
+    """Who writes answers may be better than the best choice among those given."""
+    told = "nobody who chooses among the answers given can be that good"
+    bound = SystemRow(name="o", label="oracle", role="upper_bound", accuracy=0.9, low=0.8, high=1.0)
+    assert told in systems_words(make_report(systems=(bound,)))
+    assert "Upper bounds" not in systems_words(make_report())
 
 
 def test_ticks_and_points() -> None:

@@ -1,6 +1,7 @@
 """A model writes the answer: what it is shown, what that costs, and what happens when it fails."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from fusion.agents import Agent, AgentPool, RecordStore, store_file
 from fusion.agents.echo import Echo
 from fusion.data import PredictionTable, write_table
 from fusion.ensemble import Ensemble
-from fusion.errors import EngineError, InvalidTable, NotFitted, UnknownName, UsageError
+from fusion.errors import EngineError, FusionError, InvalidTable, NotFitted, TableMismatch, UnknownName, UsageError
 from fusion.evaluation import BenchOptions, bench
 from fusion.fusers._candidate_texts import quote
 from fusion.fusers.synthesize import Synthesize
@@ -66,7 +67,7 @@ def fused(fuser: Synthesize, table: PredictionTable) -> Decision:
     return fuser.fuse(table, everyone(table))
 
 
-def open_table(texts: Sequence[Sequence[str]], **fields: Any) -> PredictionTable:
+def open_table(texts: Sequence[Sequence[str]], /, **fields: Any) -> PredictionTable:
     """Open questions: the options are the distinct texts, in the agents' order; the right answer is "right"."""
     options = [list(dict.fromkeys(row)) for row in texts]
     answers = [[row.index(text) for text in said] for row, said in zip(options, texts, strict=True)]
@@ -114,6 +115,30 @@ class TestByHand:
         assert found.answered.all()
         assert "Options:" not in prompt(asked[0])
         assert sorted(item["answer"] for item in candidates(prompt(asked[0]))) == ["right", "wrong"]
+
+    def test_words_of_an_agent_are_read_as_the_agents(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In "Right, I say." right was read. Words of nobody, or in which two answers were read, stay words."""
+        replies = {"q0": '"right, I say."', "q1": "So be it", "q2": "Surely right"}
+        scripted_engine.install(monkeypatch, lambda request: replies[request.question_id])
+        texts = [["No.", "Right, I say."], ["So be it", "So be it."], ["No.", "Right, I say."]]
+        table = open_table([["wrong", "right"]] * 3, texts=texts)
+        found = fused(fitted(table), table)
+        assert found.answers.tolist() == [1, -1, -1]
+        assert found.texts == ("right", "So be it", "Surely right")
+
+    def test_words_of_an_agent_that_is_not_listened_to_are_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        scripted_engine.install(monkeypatch, lambda request: "It is right")
+        table = open_table([["wrong", "other", "right"]], texts=[["No.", "Other.", "It is right."]])
+        few = Selection(np.array([[True, True, False]]))
+        assert fitted(table).fuse(table, few).answers.tolist() == [-1]
+        assert fused(fitted(table), table).answers.tolist() == [2]
+
+    def test_options_that_differ_in_case_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Spelt alike is one of them; else nobody can tell which."""
+        replies = {"q0": "ph", "q1": "PH"}
+        scripted_engine.install(monkeypatch, lambda request: replies[request.question_id])
+        table = open_table([["pH", "ph", "right"]] * 2)
+        assert fused(fitted(table), table).answers.tolist() == [1, -1]
 
     def test_a_task_reads_the_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         scripted_engine.install(monkeypatch, lambda request: "3 * 4 = 12, so it is 12.\n#### 12")
@@ -278,21 +303,23 @@ class TestQuoting:
 
 class TestFailures:
     @pytest.mark.parametrize(
-        "reply",
+        ("reply", "noted"),
         [
-            Completion(status="timeout", detail="too late"),
-            Completion(status="refused"),
-            "I cannot tell.",
-            "Z",
+            (Completion(status="timeout", detail="too\nlate"), "1 of 1 calls failed (timeout: too late)"),
+            (Completion(status="refused"), "1 of 1 calls failed (refused)"),
+            ("I cannot tell.", "1 of 1 replies could not be read"),
+            ("Z", "1 of 1 replies could not be read"),
         ],
     )
-    def test_the_vote_stands(self, monkeypatch: pytest.MonkeyPatch, reply: str | Completion) -> None:
+    def test_the_vote_stands(self, monkeypatch: pytest.MonkeyPatch, reply: str | Completion, noted: str) -> None:
         scripted_engine.install(monkeypatch, lambda request: reply)
         table = choice([[0, 1, 1]])
         fuser = fitted(table)
         assert fused(fuser, table).answers.tolist() == [1]
         assert fuser.num_unread == 1
-        assert fuser.notes() == ("synthesize: 1 reply failed or could not be read; there votes decide",)
+        assert fuser.notes() == (f"synthesize: {noted}; votes decide there",)
+        fused(fuser, choice([[1, 1, 1]]))
+        assert fuser.notes() == ()
 
     def test_ties_of_the_vote_go_to_the_most_accurate_agent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """b was right twice, a once."""
@@ -332,7 +359,7 @@ class TestFailures:
             fitted(by_hand([[0, 1]], [0], questions=["q?"]))
 
     def test_before_fit(self) -> None:
-        with pytest.raises(NotFitted, match="call fit"):
+        with pytest.raises(NotFitted, match=r"name one: synthesize\(agent=NAME\), or call fit"):
             fused(Synthesize(), choice([[0, 1]]))
 
     def test_a_member_is_asked_as_the_fuser_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +382,54 @@ class TestFailures:
         table = choice([[1, 0], [0, 0]])
         Ensemble(pool, "all_agents", Synthesize()).fit(table).replay(table)
         assert [request.model for request in asked] == ["mine"]
+
+
+def unfitted(**how: Any) -> Synthesize:
+    fuser = Synthesize(agent="writer", **how)
+    fuser.meet(scripted_engine.pool())
+    return fuser
+
+
+class TestUnfitted:
+    def test_options(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        scripted_engine.install(monkeypatch, lambda request: "The answer is C.")
+        found = fused(unfitted(), choice([[0, 1], [1, 1]]))
+        assert (found.answers.tolist(), found.texts) == ([2, 1], None)
+
+    def test_ties_go_to_the_first_of_the_pool(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        scripted_engine.install(monkeypatch, lambda request: Completion(status="timeout"))
+        assert fused(unfitted(), choice([[3, 2], [1, 2]])).answers.tolist() == [3, 1]
+
+    def test_open_questions(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The table has references, or says that all its questions are open; two of three are not all."""
+        scripted_engine.install(monkeypatch, lambda request: "something new")
+        table = open_table([["right", "wrong"], ["one", "other"], ["a", "b"]])
+        assert fused(unfitted(), table).texts == ("something new",) * 3
+        for count, texts in ((3, ("something new",) * 3), (2, None), (0, None)):
+            told = dataclasses.replace(table.blind(), provenance={"open": count})
+            assert fused(unfitted(), told).texts == texts
+
+    def test_once_fitted_others_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        scripted_engine.install(monkeypatch, lambda request: "The answer is C.")
+        table, fuser = choice([[0, 1]]), unfitted()
+        fused(fuser, table)
+        fused(fuser.fit(table, everyone(table)), table)
+        with pytest.raises(TableMismatch):
+            fused(fuser, choice([[0, 1]], agents=["x", "y"]))
+
+    def test_what_fit_would_refuse(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        scripted_engine.install(monkeypatch, lambda request: "A")
+        with pytest.raises(UnknownName, match="unknown task"):
+            fused(unfitted(reader="gsm9k"), choice([[0, 0]]))
+        with pytest.raises(UsageError, match="has been given none"):
+            fused(Synthesize(agent="writer"), choice([[0, 0]]))
+
+    def test_live(self) -> None:
+        """No labels anywhere: an open question and one with options."""
+        with Ensemble(echo_pool("A", "B"), "fixed_subset(agents=[a, b])", "synthesize(agent=w)") as ensemble:
+            chosen = ensemble.answer("Which?", options=("alpha", "beta", "gamma"))
+            free = ensemble.answer("Which?")
+        assert (chosen.label, free.text) == ("C", "The answer is C.")
 
 
 class TestStore:
@@ -509,6 +584,51 @@ class TestEverywhere:
         again = Ensemble.load(tmp_path)
         assert str(again.system) == str(ensemble.system) == "fixed_subset(agents=[a, b])+synthesize(agent=w)"
         assert again.replay(table).decision.answers.tolist() == before.answers.tolist() == [2, 2]
+
+    @pytest.mark.parametrize("store", ["", "kept"])
+    def test_saved_for_any_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: str) -> None:
+        """Pool file and store are given relative to one folder, and used from another, without the pool file."""
+        for name in ("one", "other"):
+            (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / "one")
+        asked = scripted_engine.install(monkeypatch, lambda request: "The answer is C.")
+        path = Path(scripted_engine.pool_file(Path()))
+        table = choice([[0, 1], [2, 1]])
+        fuser = Synthesize(pool=path.name, agent="writer", store=store)
+        with Ensemble(["a", "b"], "all_agents", fuser).fit(table) as ensemble:
+            before = ensemble.replay(table).decision
+            ensemble.save("saved")
+        path.unlink()
+        monkeypatch.chdir(tmp_path / "other")
+        num_asked = len(asked)
+        for _ in range(2):
+            with Ensemble.load(tmp_path / "one" / "saved") as again:
+                assert again.system == ensemble.system
+                assert again.replay(table).decision.answers.tolist() == before.answers.tolist()
+                # Saved again from here it is the same.
+                again.save(tmp_path / "one" / "saved")
+        assert len(asked) == num_asked + (0 if store else 4)
+        assert list((tmp_path / "other").iterdir()) == []
+
+    def test_no_secret_is_saved(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("WRITER_KEY", "sk-abcdefghijklmnop")
+        pool = tmp_path / "pool.yaml"
+        engine = "{kind: openai, base_url: 'http://127.0.0.1:9/v1', api_key_env: WRITER_KEY}"
+        pool.write_text(f"version: 1\nagents:\n  - {{name: w, model: m, engine: {engine}}}\n", encoding="utf-8")
+        table = choice([[0, 1]])
+        fuser = Synthesize(pool=str(pool), agent="w")
+        Ensemble(["a", "b"], "all_agents", fuser).fit(table).save(tmp_path / "saved")
+        saved = [path.read_bytes() for path in (tmp_path / "saved").rglob("*") if path.is_file()]
+        assert len(saved) == 3
+        assert any(b"WRITER_KEY" in content for content in saved)
+        assert not any(b"sk-abc" in content for content in saved)
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pool": 3, "store": ""}'])
+    def test_damaged(self, tmp_path: Path, content: str) -> None:
+        live_ensemble("A", "B").save(tmp_path)
+        (tmp_path / "fuser" / "asked.json").write_text(content)
+        with pytest.raises(FusionError, match=r"asked\.json does not say|expected a list of agents"):
+            Ensemble.load(tmp_path)
 
     def test_command_line(self, tmp_path: Path) -> None:
         """Both fusers that ask, on a table with texts, by a pool file; the figures are in the JSON."""

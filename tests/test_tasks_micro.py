@@ -94,7 +94,7 @@ def test_micro_is_short_balanced_and_quick(variant: str) -> None:
     started = time.process_time()
     questions = load_task(f"micro(variant={variant})").load("train")
     # About 0.1 s; the bound leaves room for slow processors.
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 2
     assert len(questions) == 4000
     assert max(len(question.messages[0].content) for question in questions) < 200
     assert set(collections.Counter(question.category for question in questions).values()) == {500}

@@ -217,6 +217,23 @@ class TestFusing:
         assert decision.texts is None
         assert (decision.answers >= 0).all()
 
+    def test_words_of_an_agent_are_read_as_the_agents(
+        self, small: ToplaSummary, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is written is what b wrote, in which the option 1 was read; on q1 it is nobody's."""
+        table = by_hand(
+            [[0, 1, 0], [0, 1, 0]],
+            [1, 1],
+            options=[("red", "blue")] * 2,
+            references=["blue"] * 2,
+            questions=["ant"] * 2,
+            texts=[["red", "plum grey", "red"], ["red", "blue", "red"]],
+        )
+        monkeypatch.setattr(ToplaSummary, "_write", lambda self, rows: (["Plum  grey."] * 2, np.zeros(2)))
+        decision = small.fuse(table, everyone(table))
+        assert decision.answers.tolist() == [1, -1]
+        assert decision.texts == ("Plum  grey.", "Plum  grey.")
+
     def test_not_fitted(self, small: ToplaSummary) -> None:
         table = trust_world(4, 9).table
         with pytest.raises(NotFitted, match="fit"):

@@ -1,16 +1,18 @@
 """What a result keeps of confidence and weights: bins, thinned curves, mean weights, and that old files still load."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pytest
+import tables
 from hypothesis import given
 from hypothesis import strategies as st
 from tables import by_hand
 
-from fusion.data import PredictionTable, read_table
+from fusion.data import PredictionTable, read_table, right_answers
 from fusion.errors import InputError
 from fusion.evaluation import BenchOptions, BenchResult, RiskCoverageCurve, Weights, bench
 from fusion.evaluation._confidence import Stated, error_of_confidence
@@ -65,6 +67,40 @@ def simulated(questions: int, categories: int, *, agents: int = 4, seed: int = 0
         num_options=np.full(questions, 4),
         categories=names,
     )
+
+
+@dataclass(kw_only=True)
+class Speaker:
+    """A fuser that writes the same text as the answer to every question."""
+
+    text: str = "Rome."
+
+    def fit(self, table: PredictionTable, selection: Selection) -> Self:
+        return self
+
+    def fuse(self, table: PredictionTable, selection: Selection) -> Decision:
+        return Decision(np.full(len(table), -1), texts=(self.text,) * len(table))
+
+
+class TestRight:
+    def test_by_hand(self) -> None:
+        """Right: the label; a text that equals the reference in another form. Not: an option, a text, nothing else."""
+        table = by_hand(
+            [[0]] * 5, [0, -1, 1, -1, -1], options=[["Oslo", "Bern"]] * 5, references=["Oslo", "7", "Bern", "Rome", "x"]
+        )
+        decision = Decision(np.array([0, -1, 0, -1, -1]), texts=("Oslo", '"7.0"', "Bern", "Milan", ""))
+        assert right_answers(decision, table).tolist() == [True, True, False, False, False]
+        assert Stated.of(decision, table).correct.tolist() == [True, True, False, False, False]
+
+    def test_without_references_no_text_is_right(self) -> None:
+        table = by_hand([[0]], [1], options=[["Oslo", "Bern"]])
+        assert right_answers(Decision(np.array([-1]), texts=("Bern",)), table).tolist() == [False]
+
+    @given(st.text())
+    def test_a_text_is_right_as_its_own_reference(self, text: str) -> None:
+        """But for blanks, which are no answer at all."""
+        table = by_hand([[-1]], [-1], options=[[]], references=[text])
+        assert right_answers(Decision(np.array([-1]), texts=(text,)), table).tolist() == [bool(text)]
 
 
 class TestBins:
@@ -184,6 +220,21 @@ class TestWeights:
 
 
 class TestBench:
+    def test_texts_of_nobody_are_told_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Rome, which nobody gave, is right on half of the questions; a note says how that is judged."""
+        tables.install(monkeypatch, "fusers", "speaker", Speaker)
+        references = [("Rome", "Oslo")[n % 2] for n in range(20)]
+        labels = [(-1, 0)[n % 2] for n in range(20)]
+        table = by_hand([[0, 0]] * 20, labels, options=[["Oslo"]] * 20, references=references)
+        result = bench(table.rows(slice(0, 10)), "speaker, speaker(text=Rome)", test=table.rows(slice(10, 20)))
+        assert [system.accuracy for system in result.systems[:2]] == [0.5, 0.5]
+        (told,) = [note for note in result.notes if note.startswith("answers that no agent gave")]
+        assert told == (
+            "answers that no agent gave count as right when they equal the reference but for case, blanks, quotation "
+            "marks around them, a full stop at the end and the form of numbers"
+        )
+        assert not [note for note in bench(table, "vote", options=QUICK).notes if note.startswith("answers that")]
+
     def test_saved_and_read_back_without_nan(self, tmp_path: Path) -> None:
         result = bench(simulated(400, 3), "vote, top_k(k=2)+weighted_vote, topla_weighted, stacker", options=QUICK)
         result.save(tmp_path / "run.json")

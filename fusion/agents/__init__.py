@@ -7,6 +7,7 @@ from fusion.agents._agent import Agent
 from fusion.agents._pool import AgentPool
 
 if TYPE_CHECKING:
+    from fusion.agents._allowance import Allowance, allowed, allowing
     from fusion.agents._budget import Budget, paid_answers, sum_usage, sum_usd, usd
     from fusion.agents._doctor import Diagnosis, examine_pool
     from fusion.agents._engines import Engines
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AgentPlan": "fusion.agents._plan",
+    "Allowance": "fusion.agents._allowance",
     "Answerer": "fusion.agents._record",
     "Asker": "fusion.agents._plan",
     "Budget": "fusion.agents._budget",
@@ -42,6 +44,8 @@ _HOMES = {
     "RemoteAnswerer": "fusion.agents._remote",
     "Swept": "fusion.agents._store_gc",
     "Tally": "fusion.agents._store_sql",
+    "allowed": "fusion.agents._allowance",
+    "allowing": "fusion.agents._allowance",
     "check_export": "fusion.agents._store_parquet",
     "damaged_rows": "fusion.agents._store_verify",
     "examine_pool": "fusion.agents._doctor",
@@ -65,6 +69,7 @@ __all__ = [
     "Agent",
     "AgentPlan",
     "AgentPool",
+    "Allowance",
     "Answerer",
     "Asker",
     "Budget",
@@ -81,6 +86,8 @@ __all__ = [
     "RemoteAnswerer",
     "Swept",
     "Tally",
+    "allowed",
+    "allowing",
     "check_export",
     "damaged_rows",
     "examine_pool",

@@ -53,6 +53,11 @@ class Budget:
         """What to say of a call that was not made."""
         return f"not asked: {self.spent:.6f} of {self.limit} USD are spent, and it might cost more than the rest"
 
+    @property
+    def left(self) -> float | None:
+        """USD that are neither spent nor set aside, at least 0; None for no limit."""
+        return None if self.limit is None else max(self.limit - self.spent - self._reserved, 0.0)
+
     async def set_aside(self, agent: Agent, requests: Sequence[Request]) -> int:
         """Reserve the most that requests may cost, in order, and return how many of them fit.
 
@@ -107,6 +112,12 @@ async def paid_answers(
                     waiting.discard(start + index)
                     budget.settle(agent, requests[start + index], completion)
                     yield start + index, completion
+        except (asyncio.CancelledError, GeneratorExit):
+            # Whoever answers may send a bill for what nobody waits for any more.
+            for index in waiting:
+                budget.settle(agent, requests[index], Completion(status="cancelled"))
+            waiting.clear()
+            raise
         finally:
             for index in waiting:
                 budget.settle(agent, requests[index], None)

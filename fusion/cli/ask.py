@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 def ask_command(
     question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
     ensemble: Annotated[
-        Path | None, typer.Option(help="Folder of a saved ensemble; its agents must have engines.")
+        Path | None, typer.Option(help="Folder of a saved ensemble, such as fusion fit leaves.")
     ] = None,
     pool: Annotated[
-        Path | None, typer.Option(help="Pool file, or micro or nested, instead.", envvar="FUSION_POOL")
+        Path | None,
+        typer.Option(
+            help="Pool file, or micro or nested: whom to ask; with --ensemble, who answers for its agents.",
+            envvar="FUSION_POOL",
+        ),
     ] = None,
     system: Annotated[
-        str | None, typer.Option(help="With --pool: selector+fuser, or a fuser alone (default: vote).")
+        str | None, typer.Option(help="With --pool alone: selector+fuser, or a fuser alone (default: vote).")
     ] = None,
     option: Annotated[list[str] | None, typer.Option(help="An option to choose from. May be repeated.")] = None,
     task: Annotated[
@@ -76,14 +80,25 @@ def _ensemble(folder: Path | None, pool: Path | None, system: str | None, change
     from fusion.errors import UsageError
     from fusion.schema import System
 
-    if folder and not pool:
-        if system or changes:
-            raise UsageError("--system and --set go with --pool; a saved ensemble has its selector, fuser and agents")
-        return Ensemble.load(folder)
-    if pool and not folder:
-        chosen = System.parse(system or "vote")
-        return Ensemble(read_pool(find_pool(pool), overrides=parse_overrides(changes)), chosen.selector, chosen.fuser)
-    raise UsageError("give either --ensemble FOLDER or --pool FILE")
+    if folder and system:
+        raise UsageError("--system goes with --pool alone; a saved ensemble has its selector and fuser")
+    if changes and not pool:
+        raise UsageError("--set changes keys of a pool file, and goes with --pool")
+    if not folder and not pool:
+        raise UsageError("give --ensemble FOLDER, --pool FILE, or both")
+    asked = read_pool(find_pool(pool), overrides=parse_overrides(changes)) if pool else None
+    if folder:
+        ensemble = Ensemble.load(folder, pool=asked)
+        silent = [agent.name for agent in ensemble.pool if agent.engine is None]
+        if silent:
+            raise UsageError(
+                f"nobody answers for {', '.join(silent)}: the ensemble in {folder} knows recorded answers alone. Give "
+                "the pool file that says who answers, --pool FILE, here or to fusion fit"
+            )
+        return ensemble
+    assert asked is not None, "checked before"
+    chosen = System.parse(system or "vote")
+    return Ensemble(asked, chosen.selector, chosen.fuser)
 
 
 def _quorum(text: str) -> int | float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,7 @@ import typer
 from fusion.cli._options import JsonFile
 
 if TYPE_CHECKING:
+    from fusion.ensemble import Ensemble
     from fusion.schema import Json, Spec, System
 
 FIT_FILE = "fit.json"
@@ -21,6 +22,7 @@ TRAINING = "training.json"
 DEFAULT = "all_agents+topla_weighted"
 SYSTEM_HELP = "selector+fuser, such as 'top_k(k=3)+weighted_vote'."
 WHAT_HELP = "Labelled table, Parquet or wide CSV; before it, as wanted, the system: topla_summary TABLE."
+POOL_HELP = "Pool file that says who answers for the agents of the table, so that fusion ask --ensemble works."
 SET_HELP = "Parameter of the selector or the fuser: fuser.samples=10, selector.k=3. May be repeated."
 
 
@@ -29,15 +31,15 @@ def fit_command(
     out: Annotated[Path, typer.Option(help="Folder for the ensemble; one that is there already is replaced.")],
     system: Annotated[str | None, typer.Option(help=f"{SYSTEM_HELP} Default: {DEFAULT}.")] = None,
     model: Annotated[str | None, typer.Option(help="The same as --set fuser.model=...: what to train.")] = None,
+    pool: Annotated[Path | None, typer.Option(help=POOL_HELP)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
     json: JsonFile = None,
 ) -> None:
-    """Fit a system on all questions of a table, and keep it for fusion explain and for Ensemble.load."""
+    """Fit a system on all questions of a table, and keep it for fusion ask, fusion explain and Ensemble.load."""
     from json import dumps
 
     from fusion.cli._show import progress_bar, show_fit, write_json
     from fusion.data import read_table, table_notes
-    from fusion.ensemble import Ensemble
     from fusion.files import check_writable
     from fusion.protocols import FolderMethod, NotingFuser, SlowFuser
     from fusion.schema import System
@@ -59,7 +61,7 @@ def fit_command(
         answers = read_table(table)
         labels_N = answers.require_labels()
         told(f"fitting {chosen}", 1, 3)
-        ensemble = Ensemble(answers.agents, chosen.selector, chosen.fuser)
+        ensemble = _unfitted(chosen, answers.agents, pool)
         for role, method in (("selector", ensemble.selector), ("fuser", ensemble.fuser)):
             if isinstance(method, FolderMethod):
                 method.learn_in(out / role, told)
@@ -91,6 +93,29 @@ def fit_command(
         write_json(found, json)
     if json != "-":
         show_fit(found, (*table_notes(answers), *noted), out)
+
+
+def _unfitted(system: System, agents: Sequence[str], pool: Path | None) -> Ensemble:
+    """Return the system for agents, whose engines a pool file may tell.
+
+    Raises:
+        ConfigError: When there is no such pool file, or it is wrong.
+        UsageError: When it lacks an agent.
+    """
+    from fusion._saved import lookup
+    from fusion.agents import read_pool
+    from fusion.cli._pool import find_pool
+    from fusion.ensemble import Ensemble
+    from fusion.protocols import AskingFuser
+
+    if pool is None:
+        return Ensemble(agents, system.selector, system.fuser)
+    known = read_pool(find_pool(pool))
+    ensemble = Ensemble(lookup(known, agents, whose="the table"), system.selector, system.fuser)
+    if isinstance(ensemble.fuser, AskingFuser):
+        # One that is no member may write or judge.
+        ensemble.fuser.meet(known)
+    return ensemble
 
 
 def _told_what(what: list[str], system: str | None) -> tuple[str, Path]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fusion.data._order import accuracy_when_answering, by_accuracy, name_keys
     from fusion.data._parse import EXTRACTORS, get_extractor
     from fusion.data._rescore import rescore
+    from fusion.data._right import right_answers
     from fusion.data._splits import Split, folds, require_disjoint, split
     from fusion.data._tabulate import Call, FreeForm, Reader, tabulate
     from fusion.data._task import load_task
@@ -46,6 +47,7 @@ _HOMES = {
     "read_wide": "fusion.data._wide",
     "require_disjoint": "fusion.data._splits",
     "rescore": "fusion.data._rescore",
+    "right_answers": "fusion.data._right",
     "split": "fusion.data._splits",
     "table_notes": "fusion.data._notes",
     "tabulate": "fusion.data._tabulate",
@@ -78,6 +80,7 @@ __all__ = [
     "read_wide",
     "require_disjoint",
     "rescore",
+    "right_answers",
     "split",
     "table_notes",
     "tabulate",

@@ -22,7 +22,9 @@ def table_notes(table: PredictionTable) -> tuple[str, ...]:
     if missed and table.provenance.get("open"):
         notes.append(f"on {missed} questions nobody gave the right answer, or it is not among the options")
     elif missed:
-        notes.append(f"the right answer is not among the options of {missed} questions; they are wrong for everybody")
+        # Where options are what agents answered, a fuser may write an answer that is none of them.
+        whom = "everybody" if table.references is None else "everybody who chooses among the answers given"
+        notes.append(f"the right answer is not among the options of {missed} questions; they are wrong for {whom}")
     return tuple(notes)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fusion.calibration import CalibrationError, calibration_error, threshold_at_risk
-from fusion.data import PredictionTable, canonical
+from fusion.data import PredictionTable, right_answers
 from fusion.evaluation._result import SelectiveResult
 from fusion.schema import BoolArray, Decision, FloatArray
 from fusion.significance import wilson_interval
@@ -30,13 +30,7 @@ class Stated(NamedTuple):
     @classmethod
     def of(cls, decision: Decision, table: PredictionTable) -> "Stated":
         """Return what a decision on a labelled table says; without a confidence, the share of the answer."""
-        correct_N = (decision.answers >= 0) & (decision.answers == table.require_labels())
-        if decision.texts is not None and table.references is not None:
-            # What no agent said may be right all the same.
-            own_N = (decision.answers < 0) & decision.answered
-            for n in np.flatnonzero(own_N).tolist():
-                correct_N[n] = canonical(decision.texts[n]) == canonical(str(table.references[n]))
-        return cls(decision.certainty, decision.answered, correct_N)
+        return cls(decision.certainty, decision.answered, right_answers(decision, table))
 
 
 def error_of_confidence(stated: Stated, *, seed: int) -> CalibrationError | None:

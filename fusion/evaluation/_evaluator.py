@@ -19,6 +19,11 @@ from fusion.protocols import AskingFuser, NotingFuser, SlowFuser
 from fusion.schema import BoolArray, IntArray, Spent, System
 from fusion.significance import accuracy_interval
 
+_WRITTEN = (
+    "answers that no agent gave count as right when they equal the reference but for case, blanks, quotation marks "
+    "around them, a full stop at the end and the form of numbers"
+)
+
 
 class Evaluated(NamedTuple):
     result: SystemResult
@@ -48,6 +53,8 @@ class Evaluator:
         replay = ensemble.replay(self.parts.test)
         if isinstance(ensemble.fuser, NotingFuser):
             self.notes.extend(ensemble.fuser.notes())
+        if replay.decision.texts is not None and self.parts.test.references is not None:
+            self.notes.append(_WRITTEN)
         stated = Stated.of(replay.decision, self.parts.test)
         slow = isinstance(ensemble.fuser, SlowFuser) and ensemble.fuser.slow
         on_fit = None if slow else Stated.of(ensemble.replay(self.parts.fit).decision, self.parts.fit)

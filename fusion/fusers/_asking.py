@@ -1,11 +1,13 @@
 """Fusers that ask a model: whom they ask, where its answers are kept, and what asking cost."""
 
 import dataclasses
+import json
+import os
 import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -15,12 +17,19 @@ from annotated_types import Ge
 
 from fusion import agents
 from fusion._background import background
-from fusion.agents import Agent, AgentPool, Engines, Recorder, RecordStore, sum_usage, sum_usd, usd
+from fusion.agents import Agent, AgentPool, Engines, RecordStore, allowed, sum_usage, sum_usd, usd
 from fusion.data import PredictionTable, by_accuracy
-from fusion.errors import EngineError, NotFitted, UnknownName, UsageError
+from fusion.errors import InputError, NotFitted, UnknownName, UsageError
+from fusion.files import write_text
 from fusion.fusers._candidate_texts import require_texts
 from fusion.fusers._deciding import is_open
+from fusion.fusers._votes import ranking
+from fusion.fusers._within import asked_within
 from fusion.schema import FINAL, Completion, FloatArray, IntArray, Question, Spent
+
+ASKED = "asked.json"
+"""What is saved of whom a fuser asks: the pool, and where its answers are kept."""
+_DETAIL_CHARS = 200
 
 
 class Desk:
@@ -44,7 +53,10 @@ class Desk:
     def ask(self, agent: Agent, questions: Sequence[Question], *, store: str, task: str) -> list[Completion | None]:
         """Return the agent's answers, from the store where they are there; None where a call was never made.
 
+        No more money and time are taken than are `allowed` to the question that is being settled.
+
         Raises:
+            ConfigError: When money is limited and the agent has no prices.
             EngineError: When the engine cannot answer; what it had answered is kept.
             StoreError, OutputError: When the store cannot be used.
         """
@@ -52,7 +64,7 @@ class Desk:
             return []
         with self._lock:
             engines, kept = self._engines(agent), self._opened(store)
-        return background.run(_recorded(agent, engines, kept, questions, task))
+        return background.run(asked_within(allowed(), agent, engines, kept, questions, task=task))
 
     def close(self) -> None:
         """Give back the engine and the store; both are made again when they are wanted."""
@@ -87,21 +99,6 @@ def _put_away(store: RecordStore, folder: str | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _recorded(
-    agent: Agent, engines: Engines, store: RecordStore, questions: Sequence[Question], task: str
-) -> list[Completion | None]:
-    recording = await Recorder(AgentPool((agent,)), engines, store, task=task).record(questions)
-    if recording.errors:
-        raise EngineError(
-            f"agent {agent.name!r}, which {task} asks, cannot answer: {recording.errors[agent.name]}. What it had "
-            "answered is kept; with store=FOLDER a later run goes on from there"
-        )
-    found: list[Completion | None] = [None] * len(questions)
-    for call in recording.calls:
-        found[call.question] = call.completion
-    return found
-
-
 @dataclass(kw_only=True)
 class ModelAsking:
     """What fusers that ask a model have in common: its parameters, whom it stands for, what fit keeps."""
@@ -120,6 +117,10 @@ class ModelAsking:
     open_: bool = field(default=False, init=False, repr=False)
     num_cut: int = field(default=0, init=False, repr=False, compare=False)
     num_unread: int = field(default=0, init=False, repr=False, compare=False)
+    num_failed: int = field(default=0, init=False, repr=False, compare=False)
+    num_calls: int = field(default=0, init=False, repr=False, compare=False)
+    failure: str = field(default="", init=False, repr=False, compare=False)
+    _saved: "tuple[AgentPool | None, str] | None" = field(default=None, init=False, repr=False, compare=False)
     _met: AgentPool | None = field(default=None, init=False, repr=False, compare=False)
     _desk: Desk = field(default_factory=Desk, init=False, repr=False, compare=False)
 
@@ -127,19 +128,55 @@ class ModelAsking:
         """Take note of the ensemble's agents: one of them is asked where no pool file is given."""
         self._met = pool
 
+    def learn_in(self, folder: Path, told: Callable[[str, int, int], None] | None = None) -> None:
+        """Do nothing: nothing is trained here."""
+
+    def save_files(self, folder: Path) -> None:
+        """Write the pool that is asked and where its answers are kept, whatever folder relative paths start from.
+
+        Raises:
+            ConfigError: When the pool file is missing or wrong.
+            OutputError: When `folder` cannot be written.
+        """
+        pool, store = self._pool(), self._kept_in()
+        if pool is not None:
+            content = {"pool": pool.to_json(), "store": os.path.abspath(store) if store else ""}
+            write_text(folder / ASKED, json.dumps(content, indent=2) + "\n")
+
+    def load_files(self, folder: Path) -> None:
+        """Ask the pool that was saved, whether or not its file is still there.
+
+        Raises:
+            InputError: When what was saved is damaged.
+        """
+        path = folder / ASKED
+        if not path.exists():
+            return
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            pool, store = AgentPool.from_json(content["pool"]), str(content["store"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} does not say whom {self._name} asks: {error}; save the ensemble again") from error
+        self._saved = (pool if self.pool else None), store
+        if not self.pool:
+            self._met = pool
+
     def close(self) -> None:
         """Give back what asking took: connections, models, the store. The fuser may be used again."""
         self._desk.close()
 
     def notes(self) -> tuple[str, ...]:
-        """Return what was cut and what could not be read when it last fused."""
+        """Return what was cut, what failed and what could not be read when it last fused."""
         told = []
         if self.num_cut:
             times = "once" if self.num_cut == 1 else f"{self.num_cut} times"
             told.append(f"{self._name}: a candidate was shown cut {times}, to {self._room}")
-        if self.num_unread:
-            replies = "1 reply" if self.num_unread == 1 else f"{self.num_unread} replies"
-            told.append(f"{self._name}: {replies} failed or could not be read; there votes decide")
+        if self.num_failed:
+            why = f" ({self.failure})" if self.failure else ""
+            told.append(f"{self._name}: {self.num_failed} of {self.num_calls} calls failed{why}; votes decide there")
+        if unreadable := self.num_unread - self.num_failed:
+            replies = self.num_calls - self.num_failed
+            told.append(f"{self._name}: {unreadable} of {replies} replies could not be read; votes decide there")
         return tuple(told)
 
     @property
@@ -149,6 +186,37 @@ class ModelAsking:
     @property
     def _room(self) -> str:
         return f"{self.candidate_chars} characters"
+
+    @property
+    def _asks(self) -> bool:
+        """Whether an agent is asked at all."""
+        return True
+
+    @property
+    def _works_unfitted(self) -> bool:
+        """Whether there is nothing that only fit can tell, but how ties are settled best."""
+        return bool(self.agent)
+
+    def _forget(self) -> None:
+        """Begin to count what is cut, fails and cannot be read."""
+        self.num_cut = self.num_unread = self.num_failed = self.num_calls = 0
+        self.failure = ""
+
+    def _count_calls(self, replies: Sequence[Completion | None]) -> None:
+        """Count the calls that were made, those that failed, and keep what the first of these died of."""
+        failed = [reply for reply in replies if spoken(reply) is None]
+        self.num_calls, self.num_failed = len(replies), len(failed)
+        first = next((reply for reply in failed if reply is not None), None)
+        if first is not None:
+            detail = " ".join(first.detail.split())
+            self.failure = f"{first.status}: {detail[:_DETAIL_CHARS]}" if detail else first.status
+
+    def _open(self, table: PredictionTable) -> bool:
+        """Return whether questions are open: as in fit; before it, when all are said to be, or have references."""
+        if self.agents_:
+            return self.open_
+        told = table.provenance.get("open")
+        return table.references is not None or (isinstance(told, int) and told >= max(len(table), 1))
 
     def _learn(self, table: PredictionTable) -> None:
         """Keep the agents, their accuracies and whether questions are open.
@@ -164,22 +232,43 @@ class ModelAsking:
         """Check that the table can be fused.
 
         Raises:
-            NotFitted: Before fit.
+            NotFitted: Before fit, unless it is said who is asked.
             TableMismatch: When the agents are not those of fit.
             InvalidTable: When there is nothing for a model to read.
+            ConfigError: When money is limited and whom this fuser asks has no prices.
         """
-        if not self.agents_:
-            raise NotFitted(
-                f"{self._name} settles ties by the agents' accuracies, and has not been fitted; call fit(table, "
-                "selection)"
-            )
-        table.require_agents(self.agents_)
+        if not self.agents_ and not self._works_unfitted:
+            raise NotFitted(self._wants_fit)
+        if self.agents_:
+            table.require_agents(self.agents_)
+        if self._asks and (allowance := allowed()).usd is not None:
+            # Even where nothing will be asked: live, this is found out before the members are paid.
+            allowance.budget(self._asked())
         require_texts(table, self._name)
 
-    def _ranked(self) -> IntArray:
-        """Return positions of agents, the most accurate first."""
-        assert self.accuracies_ is not None, "checked before"
-        return by_accuracy(self.accuracies_)
+    @property
+    def _wants_fit(self) -> str:
+        return (
+            f"{self._name} asks the most accurate agent, and has not been fitted, which tells who that is; name one: "
+            f"{self._name}(agent=NAME), or call fit(table, selection)"
+        )
+
+    def _ranked(self, table: PredictionTable) -> IntArray:
+        """Return positions of agents, the most accurate first; before fit in the order of the pool."""
+        return ranking(self.accuracies_, table.num_agents)
+
+    def _pool(self) -> AgentPool | None:
+        """Return where it is looked up who is asked."""
+        if not self.pool:
+            return self._met
+        if self._saved is not None and self._saved[0] is not None:
+            return self._saved[0]
+        # Through the package: reading YAML loads pydantic, which whoever lists the fusers has no use for.
+        return agents.read_pool(self.pool)
+
+    def _kept_in(self) -> str:
+        """Return the folder of the store; "" where there is none."""
+        return self.store if self._saved is None else self._saved[1]
 
     def _asked(self) -> Agent:
         """Return the agent that is asked, with this fuser's way of asking it.
@@ -187,9 +276,7 @@ class ModelAsking:
         Raises:
             UsageError: When there is nobody to ask.
         """
-        # Through the package: reading YAML loads pydantic, which whoever lists the fusers has no use for.
-        pool = agents.read_pool(self.pool) if self.pool else self._met
-        name = self.agent or self.agents_[int(self._ranked()[0])]
+        pool, name = self._pool(), self.agent or self._most_accurate
         form = f"{self._name}(pool=pool.yaml, agent=NAME)"
         if pool is None:
             raise UsageError(f"{self._name} asks a model, and has been given none; write {form}")
@@ -210,8 +297,13 @@ class ModelAsking:
             found, mode="generate", samples=1, temperature=self.temperature, max_tokens=self.max_tokens, stop=()
         )
 
+    @property
+    def _most_accurate(self) -> str:
+        assert self.accuracies_ is not None, "checked before"
+        return self.agents_[int(by_accuracy(self.accuracies_)[0])]
+
     def _answers(self, agent: Agent, questions: Sequence[Question]) -> list[Completion | None]:
-        return self._desk.ask(agent, questions, store=self.store, task=self._name)
+        return self._desk.ask(agent, questions, store=self._kept_in(), task=self._name)
 
 
 def spoken(completion: Completion | None) -> str | None:

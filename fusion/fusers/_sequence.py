@@ -98,7 +98,9 @@ class Reader:
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of plain text: what looks like a delimiter in it is none."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        ids: list[int] = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, verbose=False
+        ).input_ids
         return ids
 
     def _row(self, question: str, candidates: Sequence[str]) -> Row:

@@ -294,13 +294,19 @@ def _told_missing(model: str | Path) -> Iterator[None]:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
+    if isinstance(model, str) and model.startswith(("/", ".", "~")) and not Path(model).is_dir():
+        raise _missing(model, "there is no such folder")
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         if isinstance(model, Path):
             raise InputError(f"the trained model in {model} cannot be read: {first}; fit again") from error
-        raise InputError(
-            f"topla_summary found no model that it can train at {model!r}: {first}; give model= the folder, or the "
-            "name on the hub, of an encoder-decoder (LED, BART, T5) or causal model"
-        ) from error
+        raise _missing(model, first) from error
+
+
+def _missing(model: str, why: str) -> InputError:
+    return InputError(
+        f"topla_summary found no model that it can train at {model!r}: {why}; give model= the folder, or the "
+        "name on the hub, of an encoder-decoder (LED, BART, T5) or causal model"
+    )

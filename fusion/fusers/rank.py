@@ -79,7 +79,8 @@ class Rank(ModelAsking):
     """Take the answer that a judge prefers to the others.
 
     Args:
-        agent: Name of the agent that judges; "" for the most accurate one of the fit questions.
+        agent: Name of the agent that judges; "" for the most accurate one of the fit questions. Where it is named, and
+            there is no `model`, the fuser works before fit too.
         pool: Pool file in which it is looked up; "" for the ensemble's own pool.
         store: Folder of a record store, where its judgements are kept for later runs; "" to keep them in a temporary
             folder, as long as the fuser lives.
@@ -119,16 +120,20 @@ class Rank(ModelAsking):
         self._home, self._told = Home(folder), told
 
     def save_files(self, folder: Path) -> None:
-        """Copy the trained judge into `folder`, where there is one."""
+        """Copy the trained judge into `folder`, where there is one; else write who is asked."""
+        if not self.model:
+            super().save_files(folder)
         if self.trained_ is not None and self._home is not None:
             self._home.keep(folder)
 
     def load_files(self, folder: Path) -> None:
-        """Take the trained judge in `folder` when it is needed.
+        """Take the trained judge in `folder` when it is needed, or who is asked.
 
         Raises:
-            InputError: When there was one, and it is not there.
+            InputError: When there was one, and it is not there, or what was saved is damaged.
         """
+        if not self.model:
+            super().load_files(folder)
         if self.trained_ is None:
             return
         self.trained_ = Trained(*self.trained_)
@@ -169,7 +174,7 @@ class Rank(ModelAsking):
         """Return what all say, and what the judge prefers where they differ.
 
         Raises:
-            NotFitted: Before fit.
+            NotFitted: Before fit, without `agent` or with `model`.
             TableMismatch: When the agents are not those of fit.
             InvalidTable: When the table has no questions, or neither texts nor options.
             UsageError: When there is nobody to ask.
@@ -177,8 +182,11 @@ class Rank(ModelAsking):
             InputError: When the trained judge is gone.
         """
         self._check(table)
+        if not self.agents_:
+            # What fit would have found out.
+            self._asked()
         disputed_N, answers_N = disputed(table, selection)
-        self.num_cut = self.num_unread = 0
+        self._forget()
         if not disputed_N.any():
             return Decision(answers_N)
         votes = tally(table.answers, selection.mask, table.max_options)
@@ -195,8 +203,10 @@ class Rank(ModelAsking):
             drawn = {n: self._drawn(table, n, entered) for n, entered in entries.items()}
             scores_NK = knockout(judge, drawn, prior_NK)
         self.num_cut, self.num_unread = judge.num_cut, judge.num_unread
+        if isinstance(judge, AskedJudge):
+            self._count_calls(judge.replies)
         most_NK = leading(votes._replace(backed=leading(votes._replace(scores=scores_NK))))
-        settled_N = settle(most_NK, table.answers, selection.mask, self._ranked())
+        settled_N = settle(most_NK, table.answers, selection.mask, self._ranked(table))
         return Decision(np.where(disputed_N, settled_N, answers_N), spent=asked())
 
     def notes(self) -> tuple[str, ...]:
@@ -225,7 +235,7 @@ class Rank(ModelAsking):
 
     def _entries(self, table: PredictionTable, selection: Selection, n: int) -> list[Candidate]:
         """Return one candidate for every answer, that of the most accurate agent first."""
-        return one_each(candidates(table, selection, n, order=self._ranked().tolist()))
+        return one_each(candidates(table, selection, n, order=self._ranked(table).tolist()))
 
     def _drawn(self, table: PredictionTable, n: int, entered: Sequence[Candidate]) -> list[Candidate]:
         return shuffled(entered, seed=self.seed, question_id=str(table.question_ids[n]))
@@ -233,13 +243,28 @@ class Rank(ModelAsking):
     def _prompt(self, table: PredictionTable, pair: Pair) -> tuple[str, int]:
         assert table.questions is not None, "checked before"
         n = pair.question
-        names = None if self.open_ else labels(int(table.num_options[n]))
+        is_open = self._open(table)
+        names = None if is_open else labels(int(table.num_options[n]))
         shown = quoted((pair.first, pair.second), names=names, limit=self.candidate_chars)
         parts = [_BEFORE, f"Question:\n{table.questions[n]}"]
-        if not self.open_ and table.options is not None:
+        if not is_open and table.options is not None:
             parts.append(f"Options:\n{listed(table.options[n])}")
         parts.append("Candidates (2, quoted, one JSON object a line):\n" + "\n".join(shown.lines))
         return "\n\n".join([*parts, _AFTER]), shown.num_cut
+
+    @property
+    def _works_unfitted(self) -> bool:
+        return super()._works_unfitted and not self.model
+
+    @property
+    def _wants_fit(self) -> str:
+        if self.model:
+            return "rank trains its judge at fit, and has not been fitted; call fit(table, selection)"
+        return super()._wants_fit
+
+    @property
+    def _asks(self) -> bool:
+        return not self.model
 
     @property
     def _room(self) -> str:

@@ -14,8 +14,10 @@ call fails or what it says cannot be read, the plurality vote of the candidates 
 
 A question with a fixed set of options is answered with one of them. An open one may get an answer that no agent gave:
 its position is -1 and `texts` has it. Which of the two the questions of a table are, is learned at fit; a table with
-both kinds counts as one with options. A model may prefer the first letter or the first candidate, so an option's place
-can matter (`positional`).
+both kinds counts as one with options. With `agent` named nothing needs to be learned: before fit ties go to the first
+agent of the pool, and the questions are open when the table says that all of them are, or has references.
+
+A model may prefer the first letter or the first candidate, so an option's place can matter (`positional`).
 
 Example:
     >>> import numpy as np
@@ -48,6 +50,7 @@ import numpy as np
 from fusion.data import LETTERS, FreeForm, PredictionTable, Reader, canonical, load_task
 from fusion.fusers._asking import ModelAsking, spending, spoken
 from fusion.fusers._candidate_texts import Quoted, candidates, disputed, labels, listed, quoted, shuffled
+from fusion.fusers._placing import place
 from fusion.fusers._votes import decide
 from fusion.schema import Decision, Message, Question, Selection
 
@@ -57,7 +60,8 @@ class Synthesize(ModelAsking):
     """Let a model write the answer from those of the selected agents.
 
     Args:
-        agent: Name of the agent that writes; "" for the most accurate one of the fit questions.
+        agent: Name of the agent that writes; "" for the most accurate one of the fit questions. Where it is named, the
+            fuser works before fit too.
         pool: Pool file in which it is looked up; "" for the ensemble's own pool.
         store: Folder of a record store, where its answers are kept for later runs; "" to keep them in a temporary
             folder, as long as the fuser lives.
@@ -94,27 +98,33 @@ class Synthesize(ModelAsking):
         """Return what all say, and what the model writes where they differ.
 
         Raises:
-            NotFitted: Before fit.
+            NotFitted: Before fit, without `agent`.
             TableMismatch: When the agents are not those of fit.
             InvalidTable: When the table has no questions, or neither texts nor options.
             UsageError: When there is nobody to ask.
             EngineError: When the model cannot be asked.
         """
         self._check(table)
+        if not self.agents_:
+            # What fit would have found out.
+            self._reader()
+            self._asked()
         disputed_N, answers_N = disputed(table, selection)
         rows = np.flatnonzero(disputed_N).tolist()
-        self.num_cut = self.num_unread = 0
-        texts = [_option(table, n, k) if self.open_ else "" for n, k in enumerate(answers_N.tolist())]
+        is_open = self._open(table)
+        self._forget()
+        texts = [_option(table, n, k) if is_open else "" for n, k in enumerate(answers_N.tolist())]
         if not rows:
-            return Decision(answers_N, texts=tuple(texts) if self.open_ else None)
+            return Decision(answers_N, texts=tuple(texts) if is_open else None)
         agent, reader = self._asked(), self._reader()
         prompts = [self._prompt(table, selection, n) for n in rows]
         questions = [self._question(table, n, text) for n, (text, _) in zip(rows, prompts, strict=True)]
         replies = self._answers(agent, questions)
+        self._count_calls(replies)
         self.num_cut = sum(shown.num_cut for _, shown in prompts)
-        voted_N = decide(table, selection, self._ranked()).answers
+        voted_N = decide(table, selection, self._ranked(table)).answers
         read = [
-            self._read(table, n, question, spoken(reply), reader)
+            self._read(table, selection, n, question, spoken(reply), reader)
             for n, question, reply in zip(rows, questions, replies, strict=True)
         ]
         self.num_unread = read.count(None)
@@ -122,13 +132,13 @@ class Synthesize(ModelAsking):
             answers_N[n], said = found or (voted_N[n], "")
             texts[n] = _option(table, n, int(answers_N[n])) if answers_N[n] >= 0 else said
         spent = spending(agent, replies, rows, len(table))
-        return Decision(answers_N, texts=tuple(texts) if self.open_ else None, spent=spent)
+        return Decision(answers_N, texts=tuple(texts) if is_open else None, spent=spent)
 
     def prompt(self, table: PredictionTable, selection: Selection, question: int) -> str:
         """Return what the model is or would be asked about the question at a position of the table.
 
         Raises:
-            NotFitted: Before fit.
+            NotFitted: Before fit, without `agent`.
             TableMismatch: When the agents are not those of fit.
             InvalidTable: When the table has no questions, or neither texts nor options.
         """
@@ -142,10 +152,10 @@ class Synthesize(ModelAsking):
         assert table.questions is not None, "checked before"
         said = candidates(table, selection, n, order=range(table.num_agents))
         said = shuffled(said, seed=self.seed, question_id=str(table.question_ids[n]))
-        names = None if self.open_ else labels(int(table.num_options[n]))
+        names = None if self._open(table) else labels(int(table.num_options[n]))
         shown = quoted(said, names=names, limit=self.candidate_chars)
         parts = [_BEFORE, f"Question:\n{table.questions[n]}"]
-        if not self.open_ and table.options is not None:
+        if not self._open(table) and table.options is not None:
             parts.append(f"Options:\n{listed(table.options[n])}")
         parts.append(f"Candidates ({len(said)}, quoted, one JSON object a line):\n" + "\n".join(shown.lines))
         parts += [_AFTER, self._form(names)]
@@ -162,7 +172,7 @@ class Synthesize(ModelAsking):
     def _question(self, table: PredictionTable, n: int, prompt: str) -> Question:
         """Return the prompt as a question, with what a reader wants to know of it."""
         options: tuple[str, ...] = ()
-        if not self.open_:
+        if not self._open(table):
             options = tuple(labels(int(table.num_options[n]))) if table.options is None else table.options[n]
         category = "" if table.categories is None else str(table.categories[n])
         asked = "" if table.questions is None else str(table.questions[n])
@@ -172,22 +182,29 @@ class Synthesize(ModelAsking):
         )
 
     def _read(
-        self, table: PredictionTable, n: int, question: Question, text: str | None, reader: Reader
+        self,
+        table: PredictionTable,
+        selection: Selection,
+        n: int,
+        question: Question,
+        text: str | None,
+        reader: Reader,
     ) -> tuple[int, str] | None:
         """Return the option that a reply states, -1 for none of them, and its words; None where it states nothing."""
         if text is None:
             return None
-        if self.open_:
+        if self._open(table):
             said = (reader.parse(text, question) or "").strip()
-            forms = [canonical(option) for option in (table.options[n] if table.options is not None else ())]
-            return (forms.index(canonical(said)) if canonical(said) in forms else -1, said) if canonical(said) else None
+            return (place(table, selection, n, said), said) if canonical(said) else None
         names = labels(len(question.options))
         # Only letters have a rule that finds them in a text; numbers of options and options have to stand alone.
         said = (reader.parse(text, question) or text).strip() if names == LETTERS[: len(names)] else text.strip()
         if said in names:
             return names.index(said), said
         forms = [canonical(option) for option in question.options]
-        return (forms.index(canonical(said)), said) if forms.count(canonical(said)) == 1 else None
+        one = forms.count(canonical(said)) == 1
+        option = forms.index(canonical(said)) if one else place(table, selection, n, said)
+        return (option, said) if option >= 0 else None
 
 
 def _option(table: PredictionTable, n: int, k: int) -> str:

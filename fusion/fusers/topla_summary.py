@@ -39,6 +39,7 @@ from annotated_types import Ge, Gt, Lt
 from fusion.data import PredictionTable, canonical
 from fusion.errors import ConfigError, InputError, InvalidTable
 from fusion.fusers._deciding import is_open
+from fusion.fusers._placing import place
 from fusion.fusers._sequence import Cuts, Keep, Reader, Row, targets, texts_of
 from fusion.fusers._votes import leading, not_fitted, ranking, settle, tally
 from fusion.fusers._writer import (
@@ -201,9 +202,9 @@ class ToplaSummary:
         answers_N, texts, confidence_N = settled_N.copy(), _options(table, settled_N), np.zeros(len(table))
         written, logprobs_P = self._written(table.rows(open_N), Selection(selection.mask[open_N]))
         for n, text in zip(np.flatnonzero(open_N).tolist(), written, strict=True):
-            place = _place(table, n, text)
-            if place >= 0 or (self.open_ and text):
-                answers_N[n] = place
+            option = place(table, selection, n, text)
+            if option >= 0 or (self.open_ and text):
+                answers_N[n] = option
                 texts[n] = text
         confidence_N[open_N] = self._confidence(logprobs_P)
         confidence_N[backed_N == 1] = self.agreed_
@@ -332,15 +333,6 @@ def _options(table: PredictionTable, answers_N: IntArray) -> list[str]:
     if table.options is None:
         return ["" for _ in range(len(table))]
     return [row[k] if k >= 0 else "" for row, k in zip(table.options, answers_N.tolist(), strict=True)]
-
-
-def _place(table: PredictionTable, n: int, text: str) -> int:
-    """Return the option that a text is, whatever its form; -1 for none."""
-    if table.options is None:
-        return -1
-    forms = [canonical(option) for option in table.options[n]]
-    form = canonical(text)
-    return forms.index(form) if form in forms else -1
 
 
 __all__ = ["ToplaSummary"]

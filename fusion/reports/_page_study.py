@@ -135,7 +135,10 @@ def systems_words(data: ReportData) -> str:
         best = max(members, key=lambda row: row.accuracy)
         words += f" The dashed line is the member that is best on these questions, {best.label}."
     if any(row.role == "upper_bound" for row in data.systems):
-        words += " Upper bounds look at the right answers: nobody can be that good, they show what is left to gain."
+        words += (
+            " Upper bounds look at the right answers: nobody who chooses among the answers given can be that good, "
+            "they show what is left to gain."
+        )
     return words
 
 

@@ -1,5 +1,6 @@
 """Results as tables for the terminal. Percent only appears here; everything below works in fractions."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich import box
@@ -13,6 +14,7 @@ from fusion.schema import Json
 
 _NAME_WIDTH = 11  # of a column of names at the least: where all columns do not fit, names fold, never vanish
 _MOST_ADDITIONS = 5
+_MOST_CHARACTERS = 500  # of a question in the terminal
 _STYLES = {"system": "bold", "baseline": "", "upper_bound": "dim", "member": ""}
 
 _Column = tuple[str, Callable[[SystemResult], str]]
@@ -75,12 +77,16 @@ def fit_sentence(found: Mapping[str, Json]) -> str:
 def explanation_lines(found: Explanation) -> tuple[list[str], list[str]]:
     """Return what is said of a question above the tables of an explanation, and below them."""
     head = [f"question {found.question_id}" + (f", category {found.category}" if found.category else "")]
+    if found.question is not None:
+        head.append(textwrap.indent(_bounded(found.question), "  "))
     names = [chr(ord("A") + k) if k < 26 else str(k) for k in range(len(found.texts or ()))]
     head += [f"  {name}: {text}" for name, text in zip(names, found.texts or (), strict=True)]
     if found.correct is not None:
         head.append(f"right answer: {found.right_answer or 'none of the options'}")
     verdict = {None: "", True: " (right)", False: " (wrong)"}[found.correct]
     said = [f"answer: {found.answer or 'none'}{verdict}"]
+    if found.written:
+        said.append("written by the fuser")
     if found.confidence is not None and found.answer is not None:
         said.append(f"{'confidence' if found.stated else 'share'} {percent(found.confidence)} %")
     if found.runner_up is not None and found.margin is not None:
@@ -92,6 +98,11 @@ def explanation_lines(found: Explanation) -> tuple[list[str], list[str]]:
 def explanation_tables(found: Explanation) -> list[Table]:
     """Return the tables of an explanation: agents, those that were followed first, and options."""
     return [_agents(found), *([_options(found)] if found.options else [])]
+
+
+def _bounded(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS].rstrip()} [...]"
 
 
 def percent(fraction: float) -> str:

@@ -1,0 +1,156 @@
+"""Questions whose answers are on record, asked of many agents at once: what a policy that asks or stops acts in.
+
+An episode is one question. Its state is who has been asked and what they said; an action asks one agent more, or stops.
+All episodes of a batch take their steps together, as looking an answer up needs no simulator.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from fusion.data import PredictionTable
+from fusion.policies._beliefs import Beliefs
+from fusion.schema import BoolArray, FloatArray, IntArray
+
+_LEADERS = 3
+"""Options whose probabilities a policy is shown, the likeliest first."""
+
+
+class Views(NamedTuple):
+    """What beliefs say of each question: float64 [N, M] weights of votes, [N, M + 1] what their number adds."""
+
+    votes: FloatArray
+    counts: FloatArray
+
+    @classmethod
+    def of(cls, beliefs: Beliefs, category_N: IntArray) -> "Views":
+        """Return what one set of beliefs says of questions by their categories; -1 is the mean over these."""
+        votes_NM = np.vstack([beliefs.votes, beliefs.votes.mean(axis=0)])[category_N]
+        return cls(votes_NM, np.broadcast_to(beliefs.counts, (len(category_N), len(beliefs.counts))))
+
+
+@dataclass(kw_only=True)
+class World:
+    """N questions with M agents' answers.
+
+    Args:
+        answers: int [N, M], index of the option each agent chose, -1 where it abstains.
+        options: int [N], how many options each question has.
+        category: int [N], from 0; -1 for one that was not there in fit.
+        num_categories: C.
+        views: What the beliefs say of each question.
+    """
+
+    answers: IntArray
+    options: IntArray
+    category: IntArray
+    num_categories: int
+    views: Views
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = int(self.options.max(initial=1))
+
+    @classmethod
+    def of(cls, table: PredictionTable, categories: Sequence[str], views: Views) -> "World":
+        """Return the world of a table."""
+        return cls(
+            answers=table.answers.astype(np.intp),
+            options=table.num_options.astype(np.intp),
+            category=places(table, categories),
+            num_categories=max(len(categories), 1),
+            views=views,
+        )
+
+    def begin(self, rows_B: IntArray) -> "State":
+        """Return the state in which nobody has been asked, for questions `rows_B`."""
+        shape = len(rows_B), self.size
+        return State(
+            rows_B,
+            np.zeros((len(rows_B), self.answers.shape[1]), dtype=bool),
+            np.zeros(shape),
+            np.zeros(shape, dtype=np.intp),
+        )
+
+    def heard(self, rows_B: IntArray, asked_BM: BoolArray) -> "State":
+        """Return the state in which the agents in `asked_BM` have been asked."""
+        state = self.begin(rows_B)
+        for m in range(asked_BM.shape[1]):
+            which = np.flatnonzero(asked_BM[:, m])
+            self._hear(state, which, np.full(len(which), m))
+        return state
+
+    def ask(self, state: "State", agents_B: IntArray) -> None:
+        """Ask one agent more in every episode of `state`."""
+        self._hear(state, np.arange(len(agents_B)), agents_B)
+
+    def probabilities(self, state: "State") -> FloatArray:
+        """Return what the answers so far make of the options, float64 [B, K]."""
+        curve_BK = np.take_along_axis(self.views.counts[state.rows], state.counts, axis=1)
+        scores_BK = np.where(np.arange(self.size) < self.options[state.rows][:, None], state.votes + curve_BK, -np.inf)
+        probs_BK = np.exp(scores_BK - scores_BK.max(axis=1, keepdims=True))
+        return np.asarray(probs_BK / probs_BK.sum(axis=1, keepdims=True))
+
+    def observe(self, state: "State", price_B: FloatArray) -> FloatArray:
+        """Return what a policy sees, float32 [B, D]; permuting options changes nothing.
+
+        Probabilities of the likeliest options and their logarithms, how many votes the first two have, how many options
+        were named; who was asked, who of them backs the likeliest option, how many; the category; the price of a call.
+
+        Args:
+            state: B episodes.
+            price_B: Accuracy that one call has to be worth.
+        """
+        probs_BK = self.probabilities(state)
+        lead_BL = np.argsort(-probs_BK, axis=1, kind="stable")[:, :_LEADERS]
+        top_BL = np.zeros((len(price_B), _LEADERS))
+        top_BL[:, : lead_BL.shape[1]] = np.take_along_axis(probs_BK, lead_BL, axis=1)
+        votes_B2 = np.zeros((len(price_B), 2))
+        votes_B2[:, : lead_BL.shape[1]] = np.take_along_axis(state.counts, lead_BL[:, :2], axis=1)
+        backs_BM = state.asked & (self.answers[state.rows] == lead_BL[:, :1])
+        kind_BC = np.zeros((len(price_B), self.num_categories))
+        known_B = np.flatnonzero(self.category[state.rows] >= 0)
+        kind_BC[known_B, self.category[state.rows][known_B]] = 1
+        few = state.asked.shape[1]
+        parts = [top_BL, np.log(top_BL + 1e-4) / 4, votes_B2 / 4, (state.counts > 0).sum(axis=1, keepdims=True) / 4]
+        parts += [state.asked, backs_BM, state.asked.sum(axis=1, keepdims=True) / few, kind_BC]
+        return np.concatenate([*parts, np.log(price_B)[:, None] / 4 + 1], axis=1).astype(np.float32)
+
+    def _hear(self, state: "State", which: IntArray, agents: IntArray) -> None:
+        rows = state.rows[which]
+        said = self.answers[rows, agents]
+        state.asked[which, agents] = True
+        spoke = said >= 0
+        place = which[spoke], said[spoke]
+        state.votes[place] += self.views.votes[rows[spoke], agents[spoke]]
+        state.counts[place] += 1
+
+
+class State(NamedTuple):
+    """B episodes, changed in place.
+
+    Attributes:
+        rows: int [B], their questions.
+        asked: bool [B, M].
+        votes: float64 [B, K], weights of the votes for each option.
+        counts: int [B, K], number of votes.
+    """
+
+    rows: IntArray
+    asked: BoolArray
+    votes: FloatArray
+    counts: IntArray
+
+    def take(self, which: BoolArray | IntArray) -> "State":
+        """Return some of the episodes, copied."""
+        return State(self.rows[which], self.asked[which], self.votes[which], self.counts[which])
+
+
+def places(table: PredictionTable, categories: Sequence[str]) -> IntArray:
+    """Return int [N], the position of each question's category among `categories`; -1 where it is none of them."""
+    if not categories or table.categories is None:
+        return np.zeros(len(table), dtype=np.intp) if not categories else np.full(len(table), -1, dtype=np.intp)
+    place = {name: position for position, name in enumerate(categories)}
+    return np.array([place.get(name, -1) for name in table.categories.tolist()], dtype=np.intp)
