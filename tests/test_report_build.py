@@ -4,19 +4,22 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import tables
 
 from fusion import Ensemble
 from fusion.cli import main
 from fusion.data import PredictionTable, read_table, split, write_table
 from fusion.errors import InputError, TableMismatch
 from fusion.evaluation import BenchOptions, bench
+from fusion.fusers.vote import Vote
 from fusion.pruning import PruneOptions, prune
 from fusion.reports.build import Run, build_report, read_runs
 from fusion.reports.html import ReportData
+from fusion.schema import Decision, Selection
 from fusion.selectors import focal_diversity
 
 
@@ -297,3 +300,31 @@ def test_command_line_refuses_other_names(folder: Path, tmp_path: Path, capsys: 
     code, said = told(capsys, "report", folder / "prune.json", "--out", tmp_path / "page.pdf")
     assert code == 2
     assert "would be an HTML page under another name; end it with .html" in said
+
+
+class Patient(Vote):
+    """A vote that takes as long as a model would; it counts how often it is asked."""
+
+    slow: ClassVar[bool] = True
+    asked: ClassVar[int] = 0
+
+    def fuse(self, table: PredictionTable, selection: Selection) -> Decision:
+        type(self).asked += 1
+        return super().fuse(table, selection)
+
+
+def test_what_runs_models_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = tables.install(monkeypatch, "fusers", "patient", Patient)
+    table = make_table()
+    write_table(table, tmp_path / "table.parquet")
+    bench(tmp_path / "table.parquet", f"vote, {name}", options=BenchOptions(repeats=200)).save(tmp_path / "run.json")
+    before = Patient.asked
+    found = build_report(read_runs([tmp_path / "run.json"]))
+    assert Patient.asked == before
+    assert list(found.ensembles) == ["all_agents+vote"]
+    assert any(note.startswith("all_agents+patient runs or asks models") for note in found.notes)
+    (tmp_path / "run.json").unlink()
+    bench(tmp_path / "table.parquet", name, options=BenchOptions(repeats=200)).save(tmp_path / "alone.json")
+    with pytest.raises(SystemExit, match="0"):
+        main(["report", str(tmp_path / "alone.json"), "--out", str(tmp_path / "page.html")])
+    assert (tmp_path / "page.html").stat().st_size > 10_000

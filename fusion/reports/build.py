@@ -12,6 +12,7 @@ from fusion.data import PredictionTable, Split, read_table, split
 from fusion.ensemble import Ensemble
 from fusion.errors import InputError, TableMismatch
 from fusion.evaluation import BenchResult
+from fusion.protocols import SlowFuser
 from fusion.pruning import PruneOptions, PruneResult, Setting, prepare
 from fusion.reports._build_trust import confidence_rows, weight_tables
 from fusion.reports._page_data import MemberWorth, ReportData, RowRole, StabilityRow, SubsetCloud, SystemRow
@@ -25,6 +26,8 @@ MAX_POINTS = 60_000
 
 MAX_ENSEMBLES = 8
 """Ensembles shown question by question at most."""
+
+_SLOW = "runs or asks models, which is not done again for this page: it is not shown question by question"
 
 Result = BenchResult | PruneResult
 
@@ -83,7 +86,9 @@ def build_report(
         if isinstance(run.result, BenchResult):
             rows |= {row.name: row for row in _bench_rows(run.result)}
             asked = [system.name for system in run.result.systems if system.role == "system"]
-            ensembles |= {name: _answers(parts, *name.rsplit("+", 1)) for name in asked}
+            slow = [name for name in asked if _is_slow(parts, name)]
+            notes |= dict.fromkeys(f"{name} {_SLOW}" for name in slow)
+            ensembles |= {name: _answers(parts, *name.rsplit("+", 1)) for name in asked if name not in slow}
         else:
             rows |= {row.name: row for row in _prune_rows(run.result)}
             agents = run.result.subsets[0].agents
@@ -238,6 +243,11 @@ def _row(
         calls_per_question=calls,
         usd_per_question=usd,
     )
+
+
+def _is_slow(parts: Split, name: str) -> bool:
+    fuser = Ensemble(parts.fit.agents, *name.rsplit("+", 1)).fuser
+    return isinstance(fuser, SlowFuser) and fuser.slow
 
 
 def _answers(parts: Split, selector: str, fuser: str) -> IntArray:
