@@ -205,3 +205,13 @@ def test_it_runs(recorded_data: Path, tmp_path: Path) -> None:
     again = [*command[:2], "--tables", "found.json"]
     tables = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert tables.strip() in done.stdout
+
+
+def test_the_summary_tables_are_those_of_the_results() -> None:
+    """What the page on written answers shows is what its results say."""
+    folder = ROOT / "benchmarks" / "fusers" / "summary"
+    results = max((folder / "results").glob("*.json"))
+    told = subprocess.run(
+        [sys.executable, str(folder / "run.py"), "--tables", str(results)], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() in (folder / "README.md").read_text(encoding="utf-8")
