@@ -16,8 +16,9 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 demo: $(INSTALLED)
 	$(BIN)/fusion demo
 
+# Models and matrices of tests are small: threads of their own would only get into each other's way.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Against vLLM itself, on the processor, in an environment of its own.
 test-vllm: $(INSTALLED) $(VLLM_INSTALLED)

@@ -353,6 +353,16 @@ class TestTrained:
         assert steps[0] > 0
         assert steps[1] == 0
 
+    def test_a_fit_after_loading_leaves_what_was_saved(self, tiny: str, tmp_path: Path) -> None:
+        fit, other, test = lessons("fit", 12), lessons("other", 10), lessons("test-", 10)
+        fuser = Rank(model=tiny, **(LEARNS | {"epochs": 1.0}))
+        Ensemble(["a", "b", "c"], "all_agents", fuser).fit(fit).save(tmp_path)
+        expected = fused(Ensemble.load(tmp_path).fuser, test).answers.tolist()
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        Ensemble.load(tmp_path).fit(other)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        assert fused(Ensemble.load(tmp_path).fuser, test).answers.tolist() == expected
+
     def test_a_second_fit_leaves_a_copy_as_it_was(self, tiny: str) -> None:
         fit, test = lessons("fit", 12), lessons("test-", 10)
         fuser = Rank(model=tiny, **(LEARNS | {"epochs": 1.0})).fit(fit, everyone(fit))

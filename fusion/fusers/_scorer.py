@@ -2,31 +2,24 @@
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fusion.errors import InputError
+from fusion.fusers._models import Source, accelerated, batches, held_out, padded, plain_tokens
 from fusion.schema import FloatArray
-from fusion.training import Told, Trained, TrainOptions, keep_folder, load_library, quiet, train
+from fusion.training import OwnFolder, Told, Trained, TrainOptions, keep_folder, load_library, train
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _PURPOSE = "rank"
-_HELD_OUT = 0.1
-"""Share of the questions that training does not see, to stop by."""
 _MARKS = 4
 """Tokens around question and answers, at most."""
-_TOKENS_AT_ONCE = 16_384
 
 
 class Comparison(NamedTuple):
@@ -55,17 +48,17 @@ class Lesson(NamedTuple):
 
 
 class Home:
-    """The folder of a trained comparer. Copies of a fuser share it; a fit begins another.
+    """The folder of a trained comparer, which copies of a fuser share.
 
     Args:
         path: Where it is; None for a temporary folder, which goes when nobody refers to it any more.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.given = path is not None
-        self.path = path or Path(tempfile.mkdtemp(prefix="fusion-rank-"))
         if path is None:
-            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+            self._own = OwnFolder()
+            path = self._own.path
+        self.path = path
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
 
@@ -97,16 +90,17 @@ class Home:
             InputError: When there is no such model.
             MissingDependency: When transformers is not installed.
         """
-        tokenizer = _tokenizer(model)
-        layout = _Layout.of(tokenizer, _config(model), lengths)
-        held_out = _held_out([lesson.question_id for lesson in lessons], options.seed)
+        source = _source(model)
+        tokenizer = source.tokenizer(_PURPOSE)
+        layout = _Layout.of(tokenizer, source.config(_PURPOSE), lengths)
+        unseen = held_out([lesson.question_id for lesson in lessons], options.seed)
         parts: dict[bool, list[dict[str, list[int]]]] = {False: [], True: []}
         for lesson in lessons:
             said = lesson.compared
             for compared, label in ((said, 1), (said._replace(first=said.second, second=said.first), 0)):
                 example = {"input_ids": layout.encode(compared)[0], "labels": [label]}
-                parts[lesson.question_id in held_out].append(example)
-        said_all = json.dumps([model, lengths, repr(options), parts[False], parts[True]])
+                parts[lesson.question_id in unseen].append(example)
+        said_all = json.dumps([source.content(), lengths, repr(options), parts[False], parts[True]])
         trained = train(
             lambda: _model(model, tokenizer),
             parts[False],
@@ -115,9 +109,9 @@ class Home:
             folder=self.path,
             mark=hashlib.sha256(said_all.encode()).hexdigest(),
             options=options,
+            tokenizer=tokenizer,
             told=told,
         )
-        tokenizer.save_pretrained(self.path / "model")
         self._loaded = None
         return trained
 
@@ -176,7 +170,7 @@ class _Layout(NamedTuple):
         """Return the tokens, and how many of the answers lost some: of what is too long, both ends stay."""
         tokens, num_cut = list(self.start), 0
         for text, most in zip(compared, (self.lengths[0], self.lengths[1], self.lengths[1]), strict=True):
-            ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+            ids = plain_tokens(self.tokenizer, text)
             if len(ids) > most:
                 num_cut += text is not compared.question
                 ids = ids[: most // 2] + ids[len(ids) - (most - most // 2) :]
@@ -190,13 +184,9 @@ class _Loaded(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path) -> "_Loaded":
-        import torch
-
-        tokenizer = _tokenizer(folder)
+        tokenizer = _source(folder).tokenizer(_PURPOSE)
         model: Any = _model(folder, tokenizer)
-        if torch.cuda.is_available():
-            model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
-        return cls(model.eval(), tokenizer)
+        return cls(accelerated(model).eval(), tokenizer)
 
     def logits(self, compared: Sequence[Comparison], lengths: tuple[int, int]) -> tuple[FloatArray, int]:
         import torch
@@ -204,12 +194,8 @@ class _Loaded(NamedTuple):
         layout = _Layout.of(self.tokenizer, self.model.config, lengths)
         encoded = [layout.encode(item) for item in compared]
         rows = [ids for ids, _ in encoded]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
         found_P = np.zeros(len(rows))
-        while order:
-            # The longest comes first, so the batch is as long as that.
-            size = max(_TOKENS_AT_ONCE // len(rows[order[0]]), 1)
-            batch, order = order[:size], order[size:]
+        for batch in batches([len(ids) for ids in rows]):
             tensors = _tensors([rows[i] for i in batch], layout.pad)
             with torch.inference_mode():
                 said_B1 = self.model(**{name: value.to(self.model.device) for name, value in tensors.items()}).logits
@@ -230,58 +216,26 @@ class _Collate:
 
 def _tensors(rows: Sequence[Sequence[int]], pad: int) -> "dict[str, torch.Tensor]":
     """Return the tokens and which of them are to be read, both [B, T], padded at the right."""
-    import torch
-
-    longest = max(map(len, rows))
-    ids_BT = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
-    mask_BT = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    return {"input_ids": ids_BT, "attention_mask": mask_BT}
-
-
-def _held_out(ids: Sequence[str], seed: int) -> frozenset[str]:
-    """Return the questions to hold out: those whose hashes with the seed come first."""
-    drawn = sorted(set(ids), key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
-    return frozenset(drawn[: round(_HELD_OUT * len(drawn))])
-
-
-def _tokenizer(model: str | Path) -> "PreTrainedTokenizerBase":
-    transformers = load_library(_PURPOSE)
-    try:
-        tokenizer: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise _missing(model, error) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _config(model: str | Path) -> Any:
-    try:
-        return load_library(_PURPOSE).AutoConfig.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise _missing(model, error) from error
+    return {"input_ids": padded(rows, pad), "attention_mask": padded([[1] * len(row) for row in rows], 0)}
 
 
 def _model(model: str | Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
     """Return a classifier with one logit, learned as the log odds of a yes."""
     transformers = load_library(_PURPOSE)
-    try:
-        with quiet():
-            made: PreTrainedModel = transformers.AutoModelForSequenceClassification.from_pretrained(
-                model,
-                num_labels=1,
-                problem_type="multi_label_classification",
-                pad_token_id=tokenizer.pad_token_id,
-                ignore_mismatched_sizes=True,
-            )
-    except (OSError, ValueError) as error:
-        raise _missing(model, error) from error
+    with _source(model).told_missing():
+        made: PreTrainedModel = transformers.AutoModelForSequenceClassification.from_pretrained(
+            model,
+            num_labels=1,
+            problem_type="multi_label_classification",
+            pad_token_id=tokenizer.pad_token_id,
+            ignore_mismatched_sizes=True,
+        )
     return made
 
 
-def _missing(model: str | Path, error: Exception) -> InputError:
-    first = str(error).partition("\n")[0]
-    return InputError(
-        f"rank cannot load the model {str(model)!r}: {first}; give the folder of a model that transformers can make a "
-        "sequence classifier of, or its name on the hub"
+def _source(model: str | Path) -> Source:
+    return Source(
+        model,
+        "rank cannot load the model {}",
+        "give the folder of a model that transformers can make a sequence classifier of, or its name on the hub",
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from fusion.data import PredictionTable
 from fusion.errors import ConfigError, InvalidTable
+from fusion.fusers._models import plain_tokens
 from fusion.schema import Selection
 
 if TYPE_CHECKING:
@@ -98,10 +99,7 @@ class Reader:
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of plain text: what looks like a delimiter in it is none."""
-        ids: list[int] = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, verbose=False
-        ).input_ids
-        return ids
+        return plain_tokens(self.tokenizer, text)
 
     def _row(self, question: str, candidates: Sequence[str]) -> Row:
         marks = [int(self.tokenizer.convert_tokens_to_ids(token)) for token in delimiters(len(candidates))]  # type: ignore[arg-type]

@@ -1,15 +1,12 @@
 """A model that reads a question with its candidates and writes the answer: made, fed, and run."""
 
-import contextlib
-import hashlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fusion.errors import InputError
+from fusion.fusers._models import Source, accelerated, batches, padded
 from fusion.fusers._sequence import Row, delimiters
 from fusion.schema import FloatArray
 from fusion.training import Told, load_library, progress, quiet
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a place where no token is to be learned, in torch and transformers alike."""
-_TOKENS_AT_ONCE = 16_384
 _SCORE_BYTES = 1 << 28
 _PURPOSE = "topla_summary"
 
@@ -66,15 +62,12 @@ def load_tokenizer(model: str | Path, num_agents: int) -> "PreTrainedTokenizerBa
         InputError: When there is none.
     """
     transformers = load_library(_PURPOSE)
-    with _told_missing(model), quiet():
-        tokenizer: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(model)
+    tokenizer = _source(model).tokenizer(_PURPOSE)
     new = [
         transformers.AddedToken(token, special=True, normalized=False, lstrip=False, rstrip=False)
         for token in delimiters(num_agents)
     ]
     tokenizer.add_tokens(new, special_tokens=True)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -84,9 +77,7 @@ def describe(model: str | Path) -> About:
     Raises:
         InputError: When there is none.
     """
-    transformers = load_library(_PURPOSE)
-    with _told_missing(model), quiet():
-        config = transformers.AutoConfig.from_pretrained(model)
+    config = _source(model).config(_PURPOSE)
     causal, window = not config.is_encoder_decoder, getattr(config, "attention_window", None)
     reads = _positions(config, "max_encoder_position_embeddings", "max_position_embeddings", "n_positions")
     writes = _positions(config, "max_decoder_position_embeddings", "max_position_embeddings")
@@ -106,11 +97,9 @@ def load_writer(model: str | Path, tokenizer: "PreTrainedTokenizerBase", *, run:
     Raises:
         InputError: When there is none, or it neither writes after what it reads nor from it.
     """
-    import torch
-
     transformers, about = load_library(_PURPOSE), describe(model)
     kind = transformers.AutoModelForCausalLM if about.causal else transformers.AutoModelForSeq2SeqLM
-    with _told_missing(model), quiet():
+    with _source(model).told_missing():
         made: PreTrainedModel = kind.from_pretrained(model)
     # Widths, lengths and forbidden repetitions that a model was published with are not for the answers here.
     old: Any = made.generation_config
@@ -123,21 +112,12 @@ def load_writer(model: str | Path, tokenizer: "PreTrainedTokenizerBase", *, run:
     )
     if made.get_input_embeddings().num_embeddings < len(tokenizer):  # type: ignore[operator]
         made.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    if run and torch.cuda.is_available():
-        made.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")  # type: ignore[arg-type]
-    return Writer(made, tokenizer, about)
+    return Writer(accelerated(made) if run else made, tokenizer, about)
 
 
 def content(model: str | Path) -> str:
-    """Return what names a model to begin with: a hash of the files in its folder, else its name on the hub."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return str(model)
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
-    return digest.hexdigest()
+    """Return what names a model to begin with; see `Source.content`."""
+    return _source(model).content()
 
 
 def example(row: Row, target: Sequence[int], *, causal: bool, end: int) -> dict[str, list[int]]:
@@ -164,7 +144,7 @@ class Collate:
     def __call__(self, batch: Sequence[Mapping[str, Sequence[int]]]) -> "dict[str, torch.Tensor]":
         """Return tensors [B, T]; labels are -100 where there is nothing to learn."""
         made = reading([Row(list(one["input_ids"]), one["asked"][0]) for one in batch], self.pad, attends=self.attends)
-        return made | {"labels": _padded([one["labels"] for one in batch], IGNORED)}
+        return made | {"labels": padded([one["labels"] for one in batch], IGNORED)}
 
 
 def reading(rows: Sequence[Row], pad: int, *, attends: bool, left: bool = False) -> "dict[str, torch.Tensor]":
@@ -178,11 +158,11 @@ def reading(rows: Sequence[Row], pad: int, *, attends: bool, left: bool = False)
     """
     tokens = [row.tokens for row in rows]
     made = {
-        "input_ids": _padded(tokens, pad, left=left),
-        "attention_mask": _padded([[1] * len(ids) for ids in tokens], 0, left=left),
+        "input_ids": padded(tokens, pad, left=left),
+        "attention_mask": padded([[1] * len(ids) for ids in tokens], 0, left=left),
     }
     if attends:
-        made["global_attention_mask"] = _padded([[1] * row.asked for row in rows], 0, width=max(map(len, tokens)))
+        made["global_attention_mask"] = padded([[1] * row.asked for row in rows], 0, width=max(map(len, tokens)))
     return made
 
 
@@ -207,7 +187,8 @@ def write(
     writer.model.eval()  # type: ignore[no-untyped-call]
     texts, logprobs_N, done = [""] * len(rows), np.zeros(len(rows)), 0
     with progress(told) as step:
-        for places in _batches(rows, _most_rows(writer, max_tokens * num_beams)):
+        lengths = [len(row.tokens) for row in rows]
+        for places in batches(lengths, most=_most_rows(writer, max_tokens * num_beams)):
             written, scores = _generate(writer, [rows[n] for n in places], max_tokens, num_beams)
             for n, tokens, logprobs in zip(places, written, scores, strict=True):
                 length = tokens.index(end) + 1 if end in tokens else len(tokens)
@@ -252,18 +233,6 @@ def _most_rows(writer: Writer, num_tokens: int) -> int:
     return max(_SCORE_BYTES // (4 * int(vocabulary) * num_tokens), 1)  # type: ignore[arg-type]
 
 
-def _batches(rows: Sequence[Row], most: int) -> Iterator[list[int]]:
-    """Yield positions of rows of about one length, so that little is padded."""
-    batch: list[int] = []
-    for n in sorted(range(len(rows)), key=lambda n: len(rows[n].tokens)):
-        if batch and (len(batch) == most or (len(batch) + 1) * len(rows[n].tokens) > _TOKENS_AT_ONCE):
-            yield batch
-            batch = []
-        batch.append(n)
-    if batch:
-        yield batch
-
-
 def _positions(config: Any, *names: str) -> int:
     for name in names:
         value = getattr(config, name, None)
@@ -278,35 +247,9 @@ def _id(token: int | list[int] | None) -> int:
     return token
 
 
-def _padded(
-    rows: Sequence[Sequence[int]], fill: int, *, left: bool = False, width: int | None = None
-) -> "torch.Tensor":
-    import torch
-
-    width = max(map(len, rows)) if width is None else width
-    gaps = [[fill] * (width - len(row)) for row in rows]
-    return torch.tensor([[*gap, *row] if left else [*row, *gap] for row, gap in zip(rows, gaps, strict=True)])
-
-
-@contextlib.contextmanager
-def _told_missing(model: str | Path) -> Iterator[None]:
-    """Turn what the libraries raise for a model that is not there, or damaged, into one error."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    if isinstance(model, str) and model.startswith(("/", ".", "~")) and not Path(model).is_dir():
-        raise _missing(model, "there is no such folder")
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(model, Path):
-            raise InputError(f"the trained model in {model} cannot be read: {first}; fit again") from error
-        raise _missing(model, first) from error
-
-
-def _missing(model: str, why: str) -> InputError:
-    return InputError(
-        f"topla_summary found no model that it can train at {model!r}: {why}; give model= the folder, or the "
-        "name on the hub, of an encoder-decoder (LED, BART, T5) or causal model"
+def _source(model: str | Path) -> Source:
+    return Source(
+        model,
+        "topla_summary found no model that it can train at {}",
+        "give model= the folder, or the name on the hub, of an encoder-decoder (LED, BART, T5) or causal model",
     )

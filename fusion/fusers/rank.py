@@ -107,6 +107,7 @@ class Rank(ModelAsking):
     batch_size: Annotated[int, Ge(1)] = 16
     patience: Annotated[int, Ge(1)] = 2
     trained_: Trained | None = field(default=None, init=False, repr=False, compare=False)
+    _workplace: Path | None = field(default=None, init=False, repr=False, compare=False)
     _home: Home | None = field(default=None, init=False, repr=False, compare=False)
     _told: Told | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -117,7 +118,7 @@ class Rank(ModelAsking):
 
     def learn_in(self, folder: Path, told: Told | None = None) -> None:
         """Train in `folder`, so that a run that was cut short goes on there."""
-        self._home, self._told = Home(folder), told
+        self._workplace, self._told = folder, told
 
     def save_files(self, folder: Path) -> None:
         """Copy the trained judge into `folder`, where there is one; else write who is asked."""
@@ -163,8 +164,7 @@ class Rank(ModelAsking):
                 "rank learns from questions to which one agent is right and another is not, and the table has none; "
                 "give it more questions, or let an agent judge: rank(pool=pool.yaml)"
             )
-        if self._home is None or not self._home.given:
-            self._home = Home()
+        self._home = Home(self._workplace)
         self.trained_ = self._home.teach(
             self.model, lessons, lengths=self._lengths, options=self._training(), told=self._told
         )

@@ -39,6 +39,7 @@ from annotated_types import Ge, Gt, Lt
 from fusion.data import PredictionTable, canonical
 from fusion.errors import ConfigError, InputError, InvalidTable
 from fusion.fusers._deciding import is_open
+from fusion.fusers._models import held_out
 from fusion.fusers._placing import place
 from fusion.fusers._sequence import Cuts, Keep, Reader, Row, targets, texts_of
 from fusion.fusers._votes import leading, not_fitted, ranking, settle, tally
@@ -59,9 +60,8 @@ from fusion.training import OwnFolder, Told, Trained, TrainOptions, keep_folder,
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_HELD_OUT = 0.1
-"""Share of the questions that training does not see: to stop by, and to calibrate the confidence on."""
 _MOST_HELD_OUT = 2_000
+"""Questions that training does not see, at most: to stop by, and to calibrate the confidence on."""
 _TURN = threading.Lock()
 """Tokenizers are not for two threads at a time, and models on one device would not be faster."""
 
@@ -156,7 +156,9 @@ class ToplaSummary:
         rows = list(reader.rows(part, Selection(selection.mask[known])))
         self.cuts_ = tuple(reader.cuts)
         texts = [text for text in wanted if text is not None]
-        held = _held_out(part.question_ids.tolist(), self.seed)
+        ids = part.question_ids.tolist()
+        unseen = held_out(ids, self.seed, most=_MOST_HELD_OUT)
+        held = np.array([name in unseen for name in ids])
         end = tokenizer.eos_token_id
         assert isinstance(end, int), "a tokenizer has one token that ends a text"
         most = self.max_tokens - 1
@@ -317,15 +319,6 @@ class ToplaSummary:
             folder = self._home / "model"
             self._writer = load_writer(folder, load_tokenizer(folder, len(self.agents_)), run=True)
         return self._writer
-
-
-def _held_out(ids: Sequence[str], seed: int) -> BoolArray:
-    """Return bool [N], the questions to hold out: those whose hashes with the seed come first."""
-    marks = np.array([hashlib.sha256(f"{seed}\0{id}".encode()).hexdigest() for id in ids])
-    count = min(round(_HELD_OUT * len(ids)), _MOST_HELD_OUT)
-    held_N = np.zeros(len(ids), dtype=bool)
-    held_N[np.argsort(marks, kind="stable")[:count]] = True
-    return held_N
 
 
 def _options(table: PredictionTable, answers_N: IntArray) -> list[str]:
