@@ -43,7 +43,7 @@ from fusion.errors import (
     TableMismatch,
     UsageError,
 )
-from fusion.protocols import Fuser, SettlingFuser, SlowFuser
+from fusion.protocols import Fuser, SettlingFuser, is_slow
 from fusion.schema import FINAL, BoolArray, Completion, Decision, Question, Request, Selection
 
 _PAUSE_S = 0.01
@@ -149,7 +149,7 @@ class Round:
         self._require_quorum(table, asked_M)
         left = None if self.limits.deadline_s is None else self.limits.deadline_s - (time.monotonic() - started)
         allowance, blind = Allowance(usd=budget.left, seconds=left), table.blind()
-        if isinstance(fuser, SlowFuser) and fuser.slow:
+        if is_slow(fuser):
             return table, selection, await _apart(lambda: _fused(fuser, blind, selection, allowance))
         return table, selection, _fused(fuser, blind, selection, allowance)
 

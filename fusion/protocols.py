@@ -201,6 +201,11 @@ class SlowFuser(Fuser, Protocol):
     slow: ClassVar[bool]
 
 
+def is_slow(fuser: Fuser) -> bool:
+    """Return whether the fuser runs or asks models of its own."""
+    return isinstance(fuser, SlowFuser) and fuser.slow
+
+
 @runtime_checkable
 class AskingFuser(Fuser, Protocol):
     """A fuser that asks agents, those of its ensemble among them."""

@@ -1,10 +1,15 @@
 """Fixtures that several test files use."""
 
+import gc
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tiny_models import TinyModels
 
 GIVEN = os.environ.get("FUSION_DATA")
 
@@ -21,6 +26,28 @@ def recorded_data() -> Path:
     if GIVEN:
         pytest.fail(f"FUSION_DATA={GIVEN} holds no recorded answers: mmlu_pro/predictions.csv.gz is missing")
     pytest.skip(f"needs recorded answers, and there is no folder {folder}; set FUSION_DATA")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyModels":
+    """Models with a few thousand weights, made when they are named."""
+    from tiny_models import TinyModels
+
+    return TinyModels(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    """Take one thread, as models this small lose by more, and leave what is there to no garbage collection."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(before)
 
 
 @pytest.hookimpl(wrapper=True)

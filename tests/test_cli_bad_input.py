@@ -7,24 +7,15 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import command_line
 import pytest
-
-from fusion.cli import main
+from command_line import Run, Told
 
 COMMAND = [sys.executable, "-m", "fusion"]
-
-
-class Told(NamedTuple):
-    code: int
-    out: str
-    error: str
-
-
-Run = Callable[..., Told]
 
 
 @pytest.fixture
@@ -61,12 +52,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in this process."""
 
     def told(*words: str) -> Told:
-        with pytest.raises(SystemExit) as caught:
-            main(words)
-        captured = capsys.readouterr()
-        code = caught.value.code
-        assert isinstance(code, int)
-        return Told(code, captured.out, captured.err)
+        return command_line.run(capsys, words)
 
     return told
 

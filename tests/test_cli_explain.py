@@ -3,27 +3,18 @@
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import command_line
 import pytest
+from command_line import Run, Told
 
-from fusion.cli import main
 from fusion.data import read_table, write_table
 from fusion.ensemble import Ensemble
 from fusion.explanation import explain
 
 PAGE = Path(__file__).parents[1] / "docs" / "explain-json.md"
-
-
-class Told(NamedTuple):
-    code: int
-    out: str
-    error: str
-
-
-Run = Callable[..., Told]
 
 
 def write(name: str, content: str) -> None:
@@ -56,12 +47,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a verb in this process."""
 
     def told(*words: str) -> Told:
-        with pytest.raises(SystemExit) as caught:
-            main(words)
-        captured = capsys.readouterr()
-        code = caught.value.code
-        assert isinstance(code, int)
-        return Told(code, captured.out, captured.err)
+        return command_line.run(capsys, words)
 
     return told
 

@@ -9,27 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import command_line
 import pytest
+from command_line import Run, Told
 from tables import random_table
 
-from fusion.cli import main
 from fusion.data import write_table
 from fusion.pruning import PruneResult
 
 COMMAND = [sys.executable, "-m", "fusion", "prune"]
-
-
-class Told(NamedTuple):
-    code: int
-    out: str
-    error: str
-
-
-Run = Callable[..., Told]
 
 
 @pytest.fixture
@@ -67,12 +58,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run fusion prune, or another verb that is among the words, in this process."""
 
     def told(*words: str, verb: str | None = "prune") -> Told:
-        with pytest.raises(SystemExit) as caught:
-            main([*([verb] if verb else []), *words])
-        captured = capsys.readouterr()
-        code = caught.value.code
-        assert isinstance(code, int)
-        return Told(code, captured.out, captured.err)
+        return command_line.run(capsys, [*([verb] if verb else []), *words])
 
     return told
 

@@ -2,10 +2,8 @@
 
 import asyncio
 import collections
-import gc
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -39,22 +37,7 @@ from fusion.agents.hf import Hf
 from fusion.errors import ConfigError
 from fusion.schema import Message, Request
 
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
-    return TinyModels(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    """Take one thread, as models this small lose by more, and leave what is there to no garbage collection."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 class TestScoring:

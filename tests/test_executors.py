@@ -339,7 +339,9 @@ def _num_workers() -> int:
 
 def _children(pid: int) -> list[str]:
     """Return the command lines of a process's children."""
-    listed = subprocess.run(["ps", "-o", "args=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
     return listed.stdout.splitlines()
 
 

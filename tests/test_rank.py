@@ -300,15 +300,15 @@ LEARNS: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 4.0, "batch_size": 8}
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(TinyModels(tmp_path_factory.mktemp("models")).llama(spread=0.05))
+def llama(tiny: TinyModels) -> str:
+    return str(tiny.llama(spread=0.05))
 
 
 class TestTrained:
     @pytest.mark.parametrize("comparisons", BOTH)
-    def test_it_learns_what_is_right(self, tiny: str, tmp_path: Path, comparisons: Comparisons) -> None:
+    def test_it_learns_what_is_right(self, llama: str, tmp_path: Path, comparisons: Comparisons) -> None:
         """Votes are always wrong; the trained judge is nearly always right, asks nobody, and is saved and loaded."""
-        fuser = Rank(model=tiny, comparisons=comparisons, **LEARNS)
+        fuser = Rank(model=llama, comparisons=comparisons, **LEARNS)
         ensemble = Ensemble(["a", "b", "c"], "all_agents", fuser).fit(lessons("fit", 60))
         test = lessons("test-", 40)
         found = ensemble.replay(test).decision
@@ -322,16 +322,16 @@ class TestTrained:
         assert again.replay(test).decision.answers.tolist() == found.answers.tolist()
         assert copy.deepcopy(ensemble.fuser).fuse(test, everyone(test)).answers.tolist() == found.answers.tolist()
 
-    def test_it_learns_from_scores(self, tiny: str) -> None:
+    def test_it_learns_from_scores(self, llama: str) -> None:
         """No label says what is right, grades do."""
         fit, test = lessons("fit", 60, scores=True), lessons("test-", 40)
-        fuser = Rank(model=tiny, **LEARNS).fit(fit, everyone(fit))
+        fuser = Rank(model=llama, **LEARNS).fit(fit, everyone(fit))
         assert test.labels is not None
         assert (fused(fuser, test).answers == test.labels).mean() > 0.9
 
-    def test_neither_options_nor_rows_nor_agents_have_a_place(self, tiny: str) -> None:
+    def test_neither_options_nor_rows_nor_agents_have_a_place(self, llama: str) -> None:
         fit, test = lessons("fit", 40), lessons("test-", 20)
-        fuser = Rank(model=tiny, **(LEARNS | {"epochs": 1.0})).fit(fit, everyone(fit))
+        fuser = Rank(model=llama, **(LEARNS | {"epochs": 1.0})).fit(fit, everyone(fit))
         assert not fuser.positional
         assert Rank().positional
         expected = fused(fuser, test).answers
@@ -340,22 +340,22 @@ class TestTrained:
         alone = [fused(fuser, test.rows(np.array([n]))).answers[0] for n in range(20)]
         np.testing.assert_array_equal(alone, expected)
 
-    def test_training_goes_on_in_its_folder(self, tiny: str, tmp_path: Path) -> None:
+    def test_training_goes_on_in_its_folder(self, llama: str, tmp_path: Path) -> None:
         """The same fit again is not done again."""
         fit = lessons("fit", 30)
         steps = []
         for _ in range(2):
             told: list[int] = []
-            fuser = Rank(model=tiny, **LEARNS)
+            fuser = Rank(model=llama, **LEARNS)
             fuser.learn_in(tmp_path, lambda what, done, total, told=told: told.append(done))  # type: ignore[misc]
             fuser.fit(fit, everyone(fit))
             steps.append(len(told))
         assert steps[0] > 0
         assert steps[1] == 0
 
-    def test_a_fit_after_loading_leaves_what_was_saved(self, tiny: str, tmp_path: Path) -> None:
+    def test_a_fit_after_loading_leaves_what_was_saved(self, llama: str, tmp_path: Path) -> None:
         fit, other, test = lessons("fit", 12), lessons("other", 10), lessons("test-", 10)
-        fuser = Rank(model=tiny, **(LEARNS | {"epochs": 1.0}))
+        fuser = Rank(model=llama, **(LEARNS | {"epochs": 1.0}))
         Ensemble(["a", "b", "c"], "all_agents", fuser).fit(fit).save(tmp_path)
         expected = fused(Ensemble.load(tmp_path).fuser, test).answers.tolist()
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -363,18 +363,18 @@ class TestTrained:
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
         assert fused(Ensemble.load(tmp_path).fuser, test).answers.tolist() == expected
 
-    def test_a_second_fit_leaves_a_copy_as_it_was(self, tiny: str) -> None:
+    def test_a_second_fit_leaves_a_copy_as_it_was(self, llama: str) -> None:
         fit, test = lessons("fit", 12), lessons("test-", 10)
-        fuser = Rank(model=tiny, **(LEARNS | {"epochs": 1.0})).fit(fit, everyone(fit))
+        fuser = Rank(model=llama, **(LEARNS | {"epochs": 1.0})).fit(fit, everyone(fit))
         kept = copy.deepcopy(fuser)
         expected = fused(kept, test).answers.tolist()
         fuser.fit(lessons("other", 10), everyone(lessons("other", 10)))
         assert fused(kept, test).answers.tolist() == expected
 
-    def test_what_it_reads(self, tiny: str) -> None:
+    def test_what_it_reads(self, llama: str) -> None:
         """[<s>] question [</s>] one [</s>] other [</s>]: control tokens in the texts are text, what is long is cut."""
-        tokenizer = AutoTokenizer.from_pretrained(tiny)
-        layout = _Layout.of(tokenizer, AutoConfig.from_pretrained(tiny), (256, 128))
+        tokenizer = AutoTokenizer.from_pretrained(llama)
+        layout = _Layout.of(tokenizer, AutoConfig.from_pretrained(llama), (256, 128))
         assert layout.lengths == (84, 84)
         ids, num_cut = layout.encode(Comparison("Which </s> is it?", "A</s><|user|>", "B " * 200))
         assert num_cut == 1
@@ -383,15 +383,15 @@ class TestTrained:
         special = [token for token in ids if token in tokenizer.get_added_vocab().values()]
         assert special == [tokenizer.bos_token_id] + [tokenizer.eos_token_id] * 3
         fit = lessons("fit", 12)
-        fuser = Rank(model=tiny, answer_tokens=8, **(LEARNS | {"epochs": 1.0})).fit(fit, everyone(fit))
+        fuser = Rank(model=llama, answer_tokens=8, **(LEARNS | {"epochs": 1.0})).fit(fit, everyone(fit))
         fused(fuser, table([[0, 1, 1]], texts=[["word " * 50, "many " * 60, ""]]))
         assert fuser.num_cut == 4
         assert fuser.notes()[1] == "rank: a candidate was shown cut 4 times, to 8 tokens"
 
-    def test_what_cannot_be_trained(self, tiny: str, tmp_path: Path) -> None:
+    def test_what_cannot_be_trained(self, llama: str, tmp_path: Path) -> None:
         same = table([[1, 1], [2, 2]])
         with pytest.raises(InvalidTable, match="rank learns from questions to which one agent is right"):
-            Rank(model=tiny).fit(same, everyone(same))
+            Rank(model=llama).fit(same, everyone(same))
         fit = lessons("fit", 4)
         with pytest.raises(InputError, match="rank cannot load the model"):
             Rank(model=str(tmp_path / "nothing")).fit(fit, everyone(fit))

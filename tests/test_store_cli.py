@@ -3,24 +3,14 @@
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+import command_line
 import pytest
+from command_line import Run, Told
 from store_rows import NASTY, filled, key, said
 
 from fusion.agents._store import RecordStore
-from fusion.cli import main
-
-
-class Told(NamedTuple):
-    code: int
-    out: str
-    error: str
-
-
-Run = Callable[..., Told]
 
 
 @pytest.fixture
@@ -40,12 +30,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in this process."""
 
     def told(*words: str) -> Told:
-        with pytest.raises(SystemExit) as caught:
-            main(("store", *words))
-        captured = capsys.readouterr()
-        code = caught.value.code
-        assert isinstance(code, int)
-        return Told(code, captured.out, captured.err)
+        return command_line.run(capsys, ("store", *words))
 
     return told
 

@@ -1,12 +1,10 @@
 """What topla_summary reads: layout, cuts, masks, who is not heard; letters are tokens, so that it can be read here."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import tables
-import torch
 from tables import by_hand, everyone
 from tiny_models import TinyModels
 from trust_world import WORDS, trust_world
@@ -17,20 +15,9 @@ from fusion.fusers._writer import Collate, example, load_tokenizer
 from fusion.fusers.topla_summary import ToplaSummary
 from fusion.schema import Selection
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 LETTERS = tuple("pqrstuvwxyz") + tuple("0123456789")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
-    return TinyModels(tmp_path_factory.mktemp("models"))
 
 
 class TestReading:

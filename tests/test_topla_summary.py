@@ -5,7 +5,6 @@ import copy
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +27,9 @@ from fusion.fusers.topla_summary import ToplaSummary
 from fusion.protocols import FolderMethod, NotingFuser, SlowFuser
 from fusion.schema import Spec
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 SHORT: dict[str, Any] = {"max_tokens": 3, "learning_rate": 3e-3, "batch_size": 16, "patience": 100}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
-    return TinyModels(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from fusion.errors import FusionError, InputError, MissingDependency, OutputErro
 from fusion.fusers._sequence import Row
 from fusion.fusers._writer import Collate, example, load_tokenizer, load_writer
 from fusion.training import OwnFolder, Trained, TrainOptions, finished, is_main, keep_folder, train
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 OPTIONS = TrainOptions(epochs=3, learning_rate=3e-3, batch_size=4, patience=9, evaluations=2)
 
@@ -51,19 +53,6 @@ class Job(NamedTuple):
 
     def without_held_out(self) -> "Job":
         return self._replace(held_out=[])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
-    return TinyModels(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

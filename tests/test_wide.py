@@ -278,7 +278,7 @@ class TestBroken:
     def test_ragged_rows_are_named(self, write: Write, rows: str, message: str) -> None:
         with pytest.raises(UnreadableTable, match=f"(?s)t.csv cannot be read as a wide table: {message}") as caught:
             read_wide(write(HEADER + rows))
-        assert len(str(caught.value)) < 500
+        assert len(str(caught.value).replace(str(Path.cwd()), "")) < 500
 
     @pytest.mark.parametrize("content", ["", "\n", "\n\n", "  \n", ",,\nq1,A,B\n", "\n" + TEXT, gzip.compress(b"")])
     def test_empty(self, write: Write, content: str | bytes) -> None:
@@ -337,10 +337,12 @@ class TestBroken:
         ids=lambda item: str(item)[:20],
     )
     def test_files_of_other_kinds(self, write: Write, content: str | bytes, message: str) -> None:
+        path = write(content)
         with pytest.raises(FusionError, match=message) as caught:
-            read_table(write(content))
-        assert "t.csv" in str(caught.value)
-        assert len(str(caught.value)) < 500
+            read_table(path)
+        told, _, rest = str(caught.value).partition(str(path))
+        assert rest
+        assert len(told + rest) < 500
 
     def test_a_real_workbook(self, write: Write) -> None:
         content = io.BytesIO()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from benchmarks.members.mixtures import Mixture, Text, texts
+from benchmarks.members.mixtures import Text
 
 BATCH = 32
 CHUNK = 32
@@ -61,10 +61,8 @@ def rows(found: Sequence[Text], tokenizer: PreTrainedTokenizerFast) -> list[Row]
     return told
 
 
-def batches(mixture: Mixture, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Iterator[list[Row]]:
-    """Yield batches of rows of about one length, for ever."""
-    stream = random.Random(seed)
-    source = texts(mixture, stream)
+def batches(source: Iterator[Text], tokenizer: PreTrainedTokenizerFast, stream: random.Random) -> Iterator[list[Row]]:
+    """Yield batches of rows of about one length, for ever, in an order drawn from the stream."""
     while True:
         found = rows([next(source) for _ in range(BATCH * CHUNK)], tokenizer)
         found.sort(key=lambda row: len(row.ids))

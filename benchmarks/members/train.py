@@ -12,6 +12,7 @@ anew. Everything is seeded and runs in one thread.
 import argparse
 import dataclasses
 import json
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.members.architectures import build, converted, resized
 from benchmarks.members.learning import Hints, batches, fit
-from benchmarks.members.mixtures import FACETS, Mixture, vocabulary
+from benchmarks.members.mixtures import FACETS, Mixture, texts, vocabulary
 from benchmarks.members.recipes import HEARD, MEMBERS, STAGES, TRUNK, TUNING, Recipe, known
 from benchmarks.members.tokenizer import make_tokenizer
 
@@ -61,13 +62,15 @@ def trunk(folder: Path, tokenizer: PreTrainedTokenizerFast) -> tuple[Weights, fl
         if kept.get("wanted") != wanted:
             started = time.perf_counter()
             torch.manual_seed(stage.seed)
+            stream = random.Random(stage.seed)
+            source = texts(Mixture(known=FACETS, heard=0.0, shares=stage.shares), stream)
             model = build("llama", TRUNK, len(tokenizer))
             hints = Hints(TRUNK.hidden, len(tokenizer), digits=stage.digits)
             if weights is not None:
                 model.load_state_dict(weights)
             fit(
                 model,
-                batches(Mixture(known=FACETS, heard=0.0, shares=stage.shares), tokenizer, seed=stage.seed),
+                batches(source, tokenizer, stream),
                 steps=stage.steps,
                 planned=stage.planned,
                 rate=stage.rate,
@@ -101,7 +104,8 @@ def member(recipe: Recipe, out: Path, trunks: Path, tokenizer: PreTrainedTokeniz
     grown = resized(weights, TRUNK, recipe.size, len(tokenizer))
     model.load_state_dict(converted(grown, recipe.architecture))
     mixture = Mixture(known=known(recipe.place), heard=HEARD, shares=TUNING)
-    rows = batches(mixture, tokenizer, seed=1000 + recipe.seed)
+    stream = random.Random(1000 + recipe.seed)
+    rows = batches(texts(mixture, stream), tokenizer, stream)
     loss = fit(model, rows, steps=recipe.steps, rate=recipe.rate, note=progress(recipe.name, recipe.steps))
     model.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
     save_tokenizer(tokenizer, folder)

@@ -11,8 +11,10 @@ import typer
 from fusion.cli._options import JsonFile
 
 if TYPE_CHECKING:
+    from fusion.data import PredictionTable
     from fusion.ensemble import Ensemble
     from fusion.schema import Json, Spec, System
+    from fusion.training import Told
 
 FIT_FILE = "fit.json"
 FIT_FORMAT = "fusion.fit/1"
@@ -41,7 +43,7 @@ def fit_command(
     from fusion.cli._show import progress_bar, show_fit, write_json
     from fusion.data import read_table, table_notes
     from fusion.files import check_writable
-    from fusion.protocols import FolderMethod, NotingFuser, SlowFuser
+    from fusion.protocols import NotingFuser, is_slow
     from fusion.schema import System
     from fusion.stopwatch import Stopwatch
     from fusion.training import is_main
@@ -61,15 +63,11 @@ def fit_command(
         answers = read_table(table)
         labels_N = answers.require_labels()
         told(f"fitting {chosen}", 1, 3)
-        ensemble = _unfitted(chosen, answers.agents, pool)
-        for role, method in (("selector", ensemble.selector), ("fuser", ensemble.fuser)):
-            if isinstance(method, FolderMethod):
-                method.learn_in(out / role, told)
-        ensemble.fit(answers)
-        slow = isinstance(ensemble.fuser, SlowFuser) and ensemble.fuser.slow
-        if not slow:
+        ensemble = _fitted(chosen, answers, pool, out, told)
+        decided_N = None
+        if not is_slow(ensemble.fuser):
             told("answering what it was fitted on", 2, 3)
-        decided_N = None if slow else ensemble.replay(answers).decision.answers
+            decided_N = ensemble.replay(answers).decision.answers
     if not writes:
         return
     noted = ensemble.fuser.notes() if isinstance(ensemble.fuser, NotingFuser) else ()
@@ -93,6 +91,17 @@ def fit_command(
         write_json(found, json)
     if json != "-":
         show_fit(found, (*table_notes(answers), *noted), out)
+
+
+def _fitted(system: System, answers: PredictionTable, pool: Path | None, out: Path, told: Told) -> Ensemble:
+    """Return the system, fitted; what trains a model does so in the folder of the ensemble, and can go on there."""
+    from fusion.protocols import FolderMethod
+
+    ensemble = _unfitted(system, answers.agents, pool)
+    for role, method in (("selector", ensemble.selector), ("fuser", ensemble.fuser)):
+        if isinstance(method, FolderMethod):
+            method.learn_in(out / role, told)
+    return ensemble.fit(answers)
 
 
 def _unfitted(system: System, agents: Sequence[str], pool: Path | None) -> Ensemble:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fusion.data._import import FORMATS, import_records, read_table, write_table
     from fusion.data._notes import table_notes
     from fusion.data._open import canonical
-    from fusion.data._order import accuracy_when_answering, by_accuracy, name_keys
+    from fusion.data._order import accuracy_when_answering, by_accuracy, category_places, name_keys
     from fusion.data._parse import EXTRACTORS, get_extractor
     from fusion.data._rescore import rescore
     from fusion.data._right import right_answers
@@ -36,6 +36,7 @@ _HOMES = {
     "accuracy_when_answering": "fusion.data._order",
     "by_accuracy": "fusion.data._order",
     "canonical": "fusion.data._open",
+    "category_places": "fusion.data._order",
     "folds": "fusion.data._splits",
     "from_pandas": "fusion.data._wide",
     "get_extractor": "fusion.data._parse",
@@ -68,6 +69,7 @@ __all__ = [
     "accuracy_when_answering",
     "by_accuracy",
     "canonical",
+    "category_places",
     "describe_difference",
     "folds",
     "from_pandas",

@@ -13,9 +13,24 @@ if TYPE_CHECKING:
     from fusion.data._table import PredictionTable
 
 
-def by_accuracy(accuracies_M: FloatArray) -> IntArray:
-    """Return agent positions from the most to the least accurate; equal ones in pool order."""
-    return np.argsort(-accuracies_M, kind="stable")
+def by_accuracy(accuracies_M: FloatArray, *, names: Sequence[str] | None = None) -> IntArray:
+    """Return agent positions from the most to the least accurate; equal ones by `names`, or else in pool order."""
+    if names is None:
+        return np.argsort(-accuracies_M, kind="stable")
+    return np.lexsort((np.array(names), -accuracies_M))
+
+
+def category_places(table: "PredictionTable", categories: Sequence[str]) -> IntArray:
+    """Return int [N], the position of each question's category among those of fit; -1 where it is none of them.
+
+    Without categories at fit all questions are of one kind, 0.
+    """
+    if not categories:
+        return np.zeros(len(table), dtype=np.intp)
+    if table.categories is None:
+        return np.full(len(table), -1)
+    place = {name: position for position, name in enumerate(categories)}
+    return np.array([place.get(name, -1) for name in table.categories.tolist()], dtype=np.intp)
 
 
 def accuracy_when_answering(table: "PredictionTable") -> FloatArray:

@@ -15,7 +15,7 @@ from fusion.evaluation._confidence import Stated, error_of_confidence, selective
 from fusion.evaluation._options import BenchOptions
 from fusion.evaluation._result import Role, SelectiveResult, SystemResult, Weights
 from fusion.evaluation._trust import Groups, confidence_bins, mean_weights, risk_coverage_curve
-from fusion.protocols import AskingFuser, NotingFuser, SlowFuser
+from fusion.protocols import AskingFuser, NotingFuser, is_slow
 from fusion.schema import BoolArray, IntArray, Spent, System
 from fusion.significance import accuracy_interval
 
@@ -56,7 +56,7 @@ class Evaluator:
         if replay.decision.texts is not None and self.parts.test.references is not None:
             self.notes.append(_WRITTEN)
         stated = Stated.of(replay.decision, self.parts.test)
-        slow = isinstance(ensemble.fuser, SlowFuser) and ensemble.fuser.slow
+        slow = is_slow(ensemble.fuser)
         on_fit = None if slow else Stated.of(ensemble.replay(self.parts.fit).decision, self.parts.fit)
         tokens, usd = self._token_cost(replay.asked, samples=replay.decision.samples, spent=replay.decision.spent)
         calls = float(replay.asked.sum(axis=1).mean()) * replay.decision.samples

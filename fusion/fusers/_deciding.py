@@ -74,19 +74,6 @@ class ScoringFuser:
         return Decision(answers_N, probs=probs_NK, samples=samples, confidence=confidence_N)
 
 
-def category_places(table: PredictionTable, categories: tuple[str, ...]) -> IntArray:
-    """Return int [N], the position of each question's category among those of fit; -1 where it is none of them.
-
-    Without categories at fit all questions are of one kind, 0.
-    """
-    if not categories:
-        return np.zeros(len(table), dtype=np.intp)
-    if table.categories is None:
-        return np.full(len(table), -1)
-    place = {name: position for position, name in enumerate(categories)}
-    return np.array([place.get(name, -1) for name in table.categories.tolist()], dtype=np.intp)
-
-
 def is_open(table: PredictionTable) -> bool:
     """Return whether the options of a question are what agents answered, so that the right one may be none of them.
 

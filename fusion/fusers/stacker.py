@@ -40,9 +40,9 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from annotated_types import Gt
 
-from fusion.data import PredictionTable
+from fusion.data import PredictionTable, by_accuracy, category_places
 from fusion.fusers._candidates import Candidates, joined
-from fusion.fusers._deciding import ScoringFuser, category_places
+from fusion.fusers._deciding import ScoringFuser
 from fusion.fusers._pooled_logit import probabilities
 from fusion.fusers._stacking import (
     MOST_CATEGORIES,
@@ -157,9 +157,8 @@ class Stacker(ScoringFuser):
 
     def _columns(self) -> IntArray:
         """Return int [D], the order of features: agents by accuracy, then name, so that the pool's order is nothing."""
-        accuracies_M = [] if self.accuracies_ is None else self.accuracies_.tolist()
-        keys = [(-accuracy, name) for accuracy, name in zip(accuracies_M, self.agents_, strict=True)]
-        order_M = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.intp)
+        assert self.accuracies_ is not None, "fitted"
+        order_M = by_accuracy(self.accuracies_, names=self.agents_)
         *per_agent, counts = self._kinds()
         return np.concatenate([*(kind.start + order_M for kind in per_agent), np.arange(counts.start, counts.stop)])
 

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 
-from fusion.data import PredictionTable, canonical
+from fusion.data import PredictionTable, by_accuracy, canonical
 from fusion.errors import ConfigError, InputError, InvalidTable
 from fusion.fusers._deciding import is_open
 from fusion.fusers._models import held_out
@@ -281,7 +281,8 @@ class ToplaSummary:
             raise ConfigError(
                 f"max_tokens is {self.max_tokens}, and the model writes {about.writes} at most; give no more than that"
             )
-        order = sorted(range(len(self.agents_)), key=lambda m: (-self._accuracy(m), self.agents_[m]))
+        assert self.accuracies_ is not None, "fit has labels"
+        order = by_accuracy(self.accuracies_, names=self.agents_).tolist()
         return Reader(
             tokenizer=tokenizer,
             order=order,
@@ -291,9 +292,6 @@ class ToplaSummary:
             keep=self.keep,
             answers_follow=about.causal,
         )
-
-    def _accuracy(self, m: int) -> float:
-        return 0.0 if self.accuracies_ is None else float(self.accuracies_[m])
 
     def _options(self) -> TrainOptions:
         names = [one.name for one in dataclasses.fields(TrainOptions)]

@@ -30,10 +30,10 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from annotated_types import Ge
 
-from fusion.data import PredictionTable, accuracy_when_answering
+from fusion.data import PredictionTable, accuracy_when_answering, category_places
 from fusion.fusers import _paper_network
 from fusion.fusers._candidates import Candidates, joined
-from fusion.fusers._deciding import ScoringFuser, category_places
+from fusion.fusers._deciding import ScoringFuser
 from fusion.fusers._pooled_logit import Model, Rows, fit, held_out, probabilities
 from fusion.fusers._votes import POWERS, best_power, decide, not_fitted, ranking
 from fusion.schema import Decision, FloatArray, IntArray, Selection

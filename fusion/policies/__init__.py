@@ -7,7 +7,7 @@ from fusion._lazy import lazy
 if TYPE_CHECKING:
     from fusion.policies._beliefs import Beliefs, fit_beliefs
     from fusion.policies._ppo import Layers, PpoOptions, play_out, train_policy
-    from fusion.policies._world import State, Views, World, places
+    from fusion.policies._world import State, Views, World
 
 _HOMES = {
     "Beliefs": "fusion.policies._beliefs",
@@ -17,7 +17,6 @@ _HOMES = {
     "Views": "fusion.policies._world",
     "World": "fusion.policies._world",
     "fit_beliefs": "fusion.policies._beliefs",
-    "places": "fusion.policies._world",
     "play_out": "fusion.policies._ppo",
     "train_policy": "fusion.policies._ppo",
 }
@@ -30,7 +29,6 @@ __all__ = [
     "Views",
     "World",
     "fit_beliefs",
-    "places",
     "play_out",
     "train_policy",
 ]

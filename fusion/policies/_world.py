@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusion.data import PredictionTable
+from fusion.data import PredictionTable, category_places
 from fusion.policies._beliefs import Beliefs
 from fusion.schema import BoolArray, FloatArray, IntArray
 
@@ -59,7 +59,7 @@ class World:
         return cls(
             answers=table.answers.astype(np.intp),
             options=table.num_options.astype(np.intp),
-            category=places(table, categories),
+            category=category_places(table, categories),
             num_categories=max(len(categories), 1),
             views=views,
         )
@@ -146,11 +146,3 @@ class State(NamedTuple):
     def take(self, which: BoolArray | IntArray) -> "State":
         """Return some of the episodes, copied."""
         return State(self.rows[which], self.asked[which], self.votes[which], self.counts[which])
-
-
-def places(table: PredictionTable, categories: Sequence[str]) -> IntArray:
-    """Return int [N], the position of each question's category among `categories`; -1 where it is none of them."""
-    if not categories or table.categories is None:
-        return np.zeros(len(table), dtype=np.intp) if not categories else np.full(len(table), -1, dtype=np.intp)
-    place = {name: position for position, name in enumerate(categories)}
-    return np.array([place.get(name, -1) for name in table.categories.tolist()], dtype=np.intp)

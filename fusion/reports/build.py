@@ -12,7 +12,7 @@ from fusion.data import PredictionTable, Split, read_table, split
 from fusion.ensemble import Ensemble
 from fusion.errors import InputError, TableMismatch
 from fusion.evaluation import BenchResult
-from fusion.protocols import SlowFuser
+from fusion.protocols import is_slow
 from fusion.pruning import PruneOptions, PruneResult, Setting, prepare
 from fusion.reports._build_trust import confidence_rows, weight_tables
 from fusion.reports._page_data import MemberWorth, ReportData, RowRole, StabilityRow, SubsetCloud, SystemRow
@@ -86,7 +86,7 @@ def build_report(
         if isinstance(run.result, BenchResult):
             rows |= {row.name: row for row in _bench_rows(run.result)}
             asked = [system.name for system in run.result.systems if system.role == "system"]
-            slow = [name for name in asked if _is_slow(parts, name)]
+            slow = [name for name in asked if is_slow(Ensemble(parts.fit.agents, *name.rsplit("+", 1)).fuser)]
             notes |= dict.fromkeys(f"{name} {_SLOW}" for name in slow)
             ensembles |= {name: _answers(parts, *name.rsplit("+", 1)) for name in asked if name not in slow}
         else:
@@ -243,11 +243,6 @@ def _row(
         calls_per_question=calls,
         usd_per_question=usd,
     )
-
-
-def _is_slow(parts: Split, name: str) -> bool:
-    fuser = Ensemble(parts.fit.agents, *name.rsplit("+", 1)).fuser
-    return isinstance(fuser, SlowFuser) and fuser.slow
 
 
 def _answers(parts: Split, selector: str, fuser: str) -> IntArray:

@@ -32,7 +32,7 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from annotated_types import Ge, Gt
 
-from fusion.data import PredictionTable, folds
+from fusion.data import PredictionTable, by_accuracy, category_places, folds
 from fusion.errors import NotFitted
 from fusion.policies import (
     Beliefs,
@@ -41,7 +41,6 @@ from fusion.policies import (
     Views,
     World,
     fit_beliefs,
-    places,
     play_out,
     train_policy,
 )
@@ -91,11 +90,10 @@ class MarlFocal:
         labels_N, accuracies_M = table.require_labels(), table.accuracies
         self.agents_ = table.agents
         # The pool's order is nothing: the best agent comes first, names settle ties.
-        best_first = sorted(range(table.num_agents), key=lambda m: (-float(accuracies_M[m]), table.agents[m]))
-        self.order_ = np.array(best_first)
+        self.order_ = by_accuracy(accuracies_M, names=table.agents)
         self.categories_ = () if table.categories is None else tuple(sorted(set(table.categories.tolist())))
         table = table.columns([table.agents[m] for m in self.order_])
-        category_N = places(table, self.categories_)
+        category_N = category_places(table, self.categories_)
         views = self._cross_fitted(table, labels_N, category_N)
         world = World.of(table, self.categories_, views)
         options = PpoOptions(updates=self.updates, prices=_PRICES, seed=self.seed)
@@ -120,7 +118,7 @@ class MarlFocal:
             raise NotFitted("marl_focal learns whom to ask, and has not been fitted; call fit(table)")
         table.require_agents(self.agents_)
         moved = table.columns([self.agents_[m] for m in self.order_])
-        views = Views.of(Beliefs(self.votes_, self.counts_), places(moved, self.categories_))
+        views = Views.of(Beliefs(self.votes_, self.counts_), category_places(moved, self.categories_))
         world = World.of(moved, self.categories_, views)
         asked_NM = np.ones(moved.answers.shape, dtype=bool) if moved.asked is None else moved.asked.copy()
         state = world.heard(np.arange(len(moved)), asked_NM)

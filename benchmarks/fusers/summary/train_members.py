@@ -11,7 +11,6 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from benchmarks.fusers.summary.teaching import FACETS, MEMBERS, known, texts, vocabulary
 from benchmarks.members.architectures import Size, build, converted
-from benchmarks.members.learning import BATCH, CHUNK, Hints, Row, fit, rows
+from benchmarks.members.learning import Hints, batches, fit
 from benchmarks.members.tokenizer import make_tokenizer
 from benchmarks.members.train import progress, save_tokenizer
 
@@ -30,20 +29,6 @@ SIZE = Size(64, 4, 2, 176)
 ARCHITECTURES = ("llama", "mistral", "seed-oss", "granite", "phi3")
 TRUNK_STEPS, TRUNK_RATE = 3000, 4e-3
 STEPS, RATE = 500, 2e-3
-
-
-def batches(
-    facets: frozenset[str], tokenizer: PreTrainedTokenizerFast, *, lists: tuple[int, ...], seed: int
-) -> Iterator[list[Row]]:
-    """Yield batches of rows of about one length, for ever."""
-    stream = random.Random(seed)
-    source = texts(facets, stream, lists=lists)
-    while True:
-        found = rows([next(source) for _ in range(BATCH * CHUNK)], tokenizer)
-        found.sort(key=lambda row: len(row.ids))
-        cut = [found[i : i + BATCH] for i in range(0, len(found), BATCH)]
-        stream.shuffle(cut)
-        yield from cut
 
 
 def trunk(folder: Path, tokenizer: PreTrainedTokenizerFast) -> dict[str, torch.Tensor]:
@@ -55,7 +40,8 @@ def trunk(folder: Path, tokenizer: PreTrainedTokenizerFast) -> dict[str, torch.T
     torch.manual_seed(0)
     model = build("llama", SIZE, len(tokenizer))
     hints = Hints(SIZE.hidden, len(tokenizer), digits=False)
-    source = batches(frozenset(FACETS), tokenizer, lists=(1, 2, 3, 3), seed=0)
+    stream = random.Random(0)
+    source = batches(texts(frozenset(FACETS), stream, lists=(1, 2, 3, 3)), tokenizer, stream)
     fit(model, source, steps=TRUNK_STEPS, rate=TRUNK_RATE, hints=hints, note=progress("trunk", TRUNK_STEPS))
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), file)
@@ -69,7 +55,8 @@ def member(place: int, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None
     torch.manual_seed(1 + place)
     model = build(architecture, SIZE, len(tokenizer))
     model.load_state_dict(converted(weights, architecture))
-    source = batches(known(name), tokenizer, lists=(2, 3, 3, 3), seed=1 + place)
+    stream = random.Random(1 + place)
+    source = batches(texts(known(name), stream, lists=(2, 3, 3, 3)), tokenizer, stream)
     fit(model, source, steps=STEPS, rate=RATE, note=progress(name, STEPS))
     model.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
     save_tokenizer(tokenizer, folder)
