@@ -66,9 +66,9 @@ class TestForms:
             TEXT.replace(",", " , "),
             TEXT.replace("law", '"law"').replace("m1", '"m1"'),
             TEXT.replace("q1", '"q1"').replace("A", '"A"'),
-            gzip.compress(TEXT.encode()),
-            gzip.compress(HEADER.encode()) + gzip.compress(TEXT.removeprefix(HEADER).encode()),
-            gzip.compress(("\ufeff" + TEXT).encode()),
+            gzip.compress(TEXT.encode(), mtime=0),
+            gzip.compress(HEADER.encode(), mtime=0) + gzip.compress(TEXT.removeprefix(HEADER).encode(), mtime=0),
+            gzip.compress(("\ufeff" + TEXT).encode(), mtime=0),
         ],
     )
     def test_comma_separated(self, write: Write, content: str | bytes) -> None:
@@ -280,7 +280,9 @@ class TestBroken:
             read_wide(write(HEADER + rows))
         assert len(str(caught.value).replace(str(Path.cwd()), "")) < 500
 
-    @pytest.mark.parametrize("content", ["", "\n", "\n\n", "  \n", ",,\nq1,A,B\n", "\n" + TEXT, gzip.compress(b"")])
+    @pytest.mark.parametrize(
+        "content", ["", "\n", "\n\n", "  \n", ",,\nq1,A,B\n", "\n" + TEXT, gzip.compress(b"", mtime=0)]
+    )
     def test_empty(self, write: Write, content: str | bytes) -> None:
         with pytest.raises(
             UnreadableTable, match=r"t\.csv (is empty|begins with an empty line); expected a header quest"
@@ -329,9 +331,9 @@ class TestBroken:
             ("question_id\nq1\n", "has no agent columns"),
             ('{"question_id": "q1", "m1": "A"}\n', "question_id"),
             ("x" * 200_000, "field larger than field limit"),
-            (gzip.compress(TEXT.encode())[:-9], "cannot be read as a wide table: Truncated"),
-            (gzip.compress(TEXT.encode())[:6], "cannot be read as a wide table: Compressed file ended"),
-            (gzip.compress(TEXT.encode()) + b"garbage", "cannot be read as a wide table"),
+            (gzip.compress(TEXT.encode(), mtime=0)[:-9], "cannot be read as a wide table: Truncated"),
+            (gzip.compress(TEXT.encode(), mtime=0)[:6], "cannot be read as a wide table: Compressed file ended"),
+            (gzip.compress(TEXT.encode(), mtime=0) + b"garbage", "cannot be read as a wide table"),
             (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + b"\xff" * 50, "cannot be read as a wide table"),
         ],
         ids=lambda item: str(item)[:20],
