@@ -16,10 +16,8 @@ from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 from statsmodels.stats import inter_rater
 from statsmodels.stats.contingency_tables import Table2x2
 
-from fusion.errors import InvalidTable, UsageError
-from fusion.schema import BoolArray, IntArray
-from fusion.selectors import _diversity
-from fusion.selectors._diversity import (
+from fusion import diversity
+from fusion.diversity import (
     MEASURES,
     Measure,
     PairCounts,
@@ -45,6 +43,8 @@ from fusion.selectors._diversity import (
     q_matrix,
     q_statistic,
 )
+from fusion.errors import InvalidTable, UsageError
+from fusion.schema import BoolArray, IntArray
 
 Table = npt.NDArray[Any]
 ON_CORRECT = [measure for measure in MEASURES.values() if measure.on == "correct"]
@@ -657,7 +657,7 @@ def test_a_member_that_always_abstains() -> None:
 
 def test_counts_stay_exact_on_many_questions() -> None:
     """More rows than are multiplied at once, and products of counts beyond 32 bits."""
-    num_questions = 2 * _diversity._CHUNK + 1
+    num_questions = 2 * diversity._CHUNK + 1
     correct_NM = np.zeros((num_questions, 2), dtype=bool)
     correct_NM[:70_000, 0] = correct_NM[60_000:, 1] = True
     counts = pair_counts(correct_NM)
@@ -675,7 +675,7 @@ def test_the_registry_names_its_functions() -> None:
     assert set(SLOW) == set(MEASURES)
     for name, measure in MEASURES.items():
         assert measure.name == name == measure.function.__name__
-        assert measure.function is getattr(_diversity, name)
+        assert measure.function is getattr(diversity, name)
         assert measure.source
         documentation = measure.function.__doc__ or ""
         assert "higher is more diverse" in documentation or "lower is more diverse" in documentation

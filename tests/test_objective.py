@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import by_hand, random_table, without
 
+from fusion import diversity
 from fusion.data import PredictionTable, accuracy_when_answering
 from fusion.errors import InvalidTable, UnknownName, UsageError
-from fusion.selectors import DEFAULT_OBJECTIVE, TERMS, Objective, Prices, Scorer, _diversity
+from fusion.selectors import DEFAULT_OBJECTIVE, TERMS, Objective, Prices, Scorer
 from fusion.selectors._bitset import LEVELS
 from fusion.selectors._score import POWERS
 
@@ -91,16 +92,16 @@ EXPECTED: dict[str, Callable[[PredictionTable, Sequence[int]], float]] = {
     "weighted_accuracy": weighted_accuracy,
     "mean_accuracy": on_correct(np.mean),
     "oracle": on_correct(lambda correct_NS: float(correct_NS.any(axis=1).mean())),
-    "focal": on_correct(_diversity.focal_diversity),
-    "generalized": on_correct(_diversity.generalized_diversity),
-    "disagreement": on_correct(_diversity.disagreement),
-    "entropy": on_correct(_diversity.entropy),
-    "double_fault": on_correct(_diversity.double_fault),
-    "q_statistic": on_correct(_diversity.q_statistic),
-    "correlation": on_correct(_diversity.correlation),
-    "kappa": on_correct(_diversity.kappa),
-    "answer_kappa": on_answers(_diversity.answer_kappa),
-    "fleiss_kappa": on_answers(_diversity.fleiss_kappa),
+    "focal": on_correct(diversity.focal_diversity),
+    "generalized": on_correct(diversity.generalized_diversity),
+    "disagreement": on_correct(diversity.disagreement),
+    "entropy": on_correct(diversity.entropy),
+    "double_fault": on_correct(diversity.double_fault),
+    "q_statistic": on_correct(diversity.q_statistic),
+    "correlation": on_correct(diversity.correlation),
+    "kappa": on_correct(diversity.kappa),
+    "answer_kappa": on_answers(diversity.answer_kappa),
+    "fleiss_kappa": on_answers(diversity.fleiss_kappa),
     "size": lambda table, members: len(members),
     "cost": lambda table, members: sum(USD[m] for m in members),
     "latency": lambda table, members: max(SECONDS[m] for m in members),
@@ -321,7 +322,7 @@ class TestObjective:
         correct_N1 = np.array([[True], [False]])
         for name in PAIRED:
             measure = getattr(
-                _diversity, {"focal": "focal_diversity", "generalized": "generalized_diversity"}.get(name, name)
+                diversity, {"focal": "focal_diversity", "generalized": "generalized_diversity"}.get(name, name)
             )
             with pytest.raises(UsageError, match="undefined for 1"):
                 measure(correct_N1.astype(np.int8) if "answer" in name or "fleiss" in name else correct_N1)

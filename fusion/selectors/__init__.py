@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from fusion._lazy import lazy
 
 if TYPE_CHECKING:
-    from fusion.selectors._bitset import BitTable, warm_up
-    from fusion.selectors._diversity import (
+    from fusion.diversity import (
         MEASURES,
         answer_kappa,
         binary_entropy,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
         kappa,
         q_statistic,
     )
+    from fusion.selectors._bitset import BitTable, warm_up
     from fusion.selectors._objective import DEFAULT_OBJECTIVE, TERMS, Objective
     from fusion.selectors._score import Prices, Scorer, Scores
     from fusion.selectors._search import BUDGET, METHODS, Cloud, Found, search
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BUDGET": "fusion.selectors._search",
     "DEFAULT_OBJECTIVE": "fusion.selectors._objective",
-    "MEASURES": "fusion.selectors._diversity",
+    "MEASURES": "fusion.diversity",
     "METHODS": "fusion.selectors._search",
     "TERMS": "fusion.selectors._objective",
     "Best": "fusion.selectors._subsets",
@@ -45,19 +45,19 @@ _HOMES = {
     "Scorer": "fusion.selectors._score",
     "Scores": "fusion.selectors._score",
     "Space": "fusion.selectors._subsets",
-    "answer_kappa": "fusion.selectors._diversity",
-    "binary_entropy": "fusion.selectors._diversity",
-    "correlation": "fusion.selectors._diversity",
-    "disagreement": "fusion.selectors._diversity",
-    "double_fault": "fusion.selectors._diversity",
-    "entropy": "fusion.selectors._diversity",
-    "fleiss_kappa": "fusion.selectors._diversity",
-    "focal_diversities": "fusion.selectors._diversity",
-    "focal_diversity": "fusion.selectors._diversity",
-    "generalized_diversity": "fusion.selectors._diversity",
-    "kappa": "fusion.selectors._diversity",
+    "answer_kappa": "fusion.diversity",
+    "binary_entropy": "fusion.diversity",
+    "correlation": "fusion.diversity",
+    "disagreement": "fusion.diversity",
+    "double_fault": "fusion.diversity",
+    "entropy": "fusion.diversity",
+    "fleiss_kappa": "fusion.diversity",
+    "focal_diversities": "fusion.diversity",
+    "focal_diversity": "fusion.diversity",
+    "generalized_diversity": "fusion.diversity",
+    "kappa": "fusion.diversity",
     "parse_sizes": "fusion.selectors._subsets",
-    "q_statistic": "fusion.selectors._diversity",
+    "q_statistic": "fusion.diversity",
     "search": "fusion.selectors._search",
     "warm_up": "fusion.selectors._bitset",
 }

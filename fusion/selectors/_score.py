@@ -9,10 +9,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from fusion import diversity
 from fusion.data import PredictionTable, accuracy_when_answering
 from fusion.errors import UnknownName, UsageError
 from fusion.schema import FloatArray, IntArray
-from fusion.selectors import _diversity
 from fusion.selectors._bitset import BitTable, CoErrors, focal_diversities, pair_means
 from fusion.selectors._objective import TERMS, Objective
 
@@ -22,12 +22,12 @@ _MIN_ROWS, _MAX_ROWS = 64, 8192
 POWERS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """A weighted vote weighs agents by accuracy to the one of these powers that is right most often."""
 
-_MATRICES: Mapping[str, Callable[[_diversity.PairCounts], FloatArray]] = {
-    "q_statistic": _diversity.q_matrix,
-    "correlation": _diversity.correlation_matrix,
-    "disagreement": _diversity.disagreement_matrix,
-    "double_fault": _diversity.double_fault_matrix,
-    "kappa": _diversity.kappa_matrix,
+_MATRICES: Mapping[str, Callable[[diversity.PairCounts], FloatArray]] = {
+    "q_statistic": diversity.q_matrix,
+    "correlation": diversity.correlation_matrix,
+    "disagreement": diversity.disagreement_matrix,
+    "double_fault": diversity.double_fault_matrix,
+    "kappa": diversity.kappa_matrix,
 }
 _PREPARED = frozenset(_MATRICES) | {"answer_kappa", "fleiss_kappa"}
 
@@ -121,12 +121,12 @@ class Scorer:
                 raise UsageError(missing(name))
         co_errors = bits.co_errors()
         failures_MM = np.triu(co_errors.pairs) + np.triu(co_errors.pairs, 1).T
-        counts = _diversity.PairCounts.from_failures(failures_MM, num_questions=len(table))
+        counts = diversity.PairCounts.from_failures(failures_MM, num_questions=len(table))
         matrices = {name: _MATRICES[name](counts) for name in terms & _MATRICES.keys()}
         shares = None
         if terms & {"answer_kappa", "fleiss_kappa"}:
-            said = _diversity.answer_counts(table.answers[:, bits.ranked])
-            matrices["answer_kappa"] = _diversity.answer_kappa_matrix(said)
+            said = diversity.answer_counts(table.answers[:, bits.ranked])
+            matrices["answer_kappa"] = diversity.answer_kappa_matrix(said)
             matrices["fleiss_kappa"] = said.agreements / len(table)
             shares = said.marginals / len(table)
         return cls(

@@ -27,6 +27,7 @@ Example:
     (0.7778, [0.6667, 0.6667, 1.0])
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
@@ -38,6 +39,7 @@ from fusion.errors import InvalidTable, UsageError
 from fusion.schema import BoolArray, FloatArray, IntArray
 
 _Table = npt.NDArray[Any]
+_own = functools.partial(np.diagonal, axis1=-2, axis2=-1)
 # A float32 counts exactly up to 2^24, so a product of 0/1 matrices this long is exact in it.
 _CHUNK = 1 << 16
 
@@ -81,13 +83,13 @@ class PairCounts(NamedTuple):
         """Return the counts that follow from joint failures.
 
         Args:
-            failures: int64 [M, M], on how many questions both fail; on the diagonal, each one's failures.
+            failures: int64 [..., M, M], on how many questions both fail; on the diagonal, each one's failures.
             num_questions: N.
         """
-        wrong_M = np.diagonal(failures)
-        only_row_MM = wrong_M[None, :] - failures
-        both_right_MM = num_questions - wrong_M[:, None] - only_row_MM
-        return cls(both_right_MM, only_row_MM, only_row_MM.T, failures)
+        wrong_M = _own(failures)
+        only_row_MM = wrong_M[..., None, :] - failures
+        both_right_MM = num_questions - wrong_M[..., :, None] - only_row_MM
+        return cls(both_right_MM, only_row_MM, only_row_MM.swapaxes(-1, -2), failures)
 
 
 class AnswerCounts(NamedTuple):
@@ -151,9 +153,9 @@ def q_matrix(counts: PairCounts) -> FloatArray:
 
 def correlation_matrix(counts: PairCounts) -> FloatArray:
     """Return the correlation of every two members, float64 [M, M]; see `correlation`."""
-    variance_M = (np.diagonal(counts.both_right) * np.diagonal(counts.both_wrong)).astype(np.float64)
+    variance_M = (_own(counts.both_right) * _own(counts.both_wrong)).astype(np.float64)
     # One root of the product, not a product of roots: a member's correlation with its copy is then exactly 1.
-    return _ratio(_covariance(counts), np.sqrt(variance_M[:, None] * variance_M[None, :]))
+    return _ratio(_covariance(counts), np.sqrt(variance_M[..., :, None] * variance_M[..., None, :]))
 
 
 def disagreement_matrix(counts: PairCounts) -> FloatArray:
@@ -168,9 +170,9 @@ def double_fault_matrix(counts: PairCounts) -> FloatArray:
 
 def kappa_matrix(counts: PairCounts) -> FloatArray:
     """Return Cohen's kappa of the correctness of every two members, float64 [M, M]; see `kappa`."""
-    right_M, wrong_M = np.diagonal(counts.both_right), np.diagonal(counts.both_wrong)
-    crossed_MM = right_M[:, None] * wrong_M[None, :]
-    return _ratio(2 * _covariance(counts), crossed_MM + crossed_MM.T)
+    right_M, wrong_M = _own(counts.both_right), _own(counts.both_wrong)
+    crossed_MM = right_M[..., :, None] * wrong_M[..., None, :]
+    return _ratio(2 * _covariance(counts), crossed_MM + crossed_MM.swapaxes(-1, -2))
 
 
 def answer_kappa_matrix(counts: AnswerCounts) -> FloatArray:
