@@ -1,5 +1,8 @@
 """Policies that ask or stop: beliefs from few answers, the world of recorded questions, and what is learned there."""
 
+import math
+from typing import Literal
+
 import numpy as np
 import pytest
 import tables
@@ -8,23 +11,27 @@ from hypothesis import strategies as st
 
 from fusion.data import PredictionTable
 from fusion.ensemble import Ensemble, ask
-from fusion.errors import NotFitted, TableMismatch
-from fusion.policies import Beliefs, PpoOptions, Views, World, fit_beliefs, train_policy
-from fusion.policies._beliefs import _Problem
+from fusion.errors import InvalidTable, NotFitted, TableMismatch
+from fusion.policies import Beliefs, PpoOptions, Stopping, Views, World, play, stop_when, train_policy
 from fusion.selectors.marl_focal import MarlFocal
 
+Learner = Literal["stopping", "ppo"]
 
-def world(answers: list[list[int]], votes: list[float], *, options: int = 3) -> World:
+
+def world(answers: list[list[int]], votes: list[float], *, options: int = 3, open: bool = False) -> World:
     """A world without categories, in which votes weigh the same on every question and their number adds nothing."""
     answers_NM = np.array(answers)
-    beliefs = Beliefs(np.array([votes]), np.zeros(len(votes) + 1))
-    nothing_N = np.zeros(len(answers), dtype=np.intp)
+    num_questions, num_agents = answers_NM.shape
+    gains_NMK = np.zeros((num_questions, num_agents, options), dtype=np.float32)
+    n_A, m_A = np.nonzero(answers_NM >= 0)
+    gains_NMK[n_A, m_A, answers_NM[n_A, m_A]] = np.array(votes)[m_A]
     return World(
         answers=answers_NM,
-        options=np.full(len(answers), options),
-        category=nothing_N,
+        options=np.full(num_questions, options),
+        category=np.zeros(num_questions, dtype=np.intp),
         num_categories=1,
-        views=Views.of(beliefs, nothing_N),
+        views=Views(gains_NMK, np.zeros((num_questions, num_agents + 1))),
+        open=open,
     )
 
 
@@ -42,6 +49,17 @@ def specialists(seed: int, *, questions: int = 600, prefix: str = "q") -> Predic
         question_ids=[f"{prefix}{n}" for n in range(questions)],
         categories=np.where(maths_N, "maths", "law").tolist(),
         num_options=[4] * questions,
+    )
+
+
+def independent(seed: int, *, questions: int = 3000) -> PredictionTable:
+    """Four agents that are right with probabilities of their own, whatever the others say; wrong ones guess."""
+    rng = np.random.default_rng(seed)
+    labels_N = rng.integers(0, 4, questions)
+    right_NM = rng.random((questions, 4)) < np.array([0.8, 0.6, 0.5, 0.4])
+    wrong_NM = (labels_N[:, None] + rng.integers(1, 4, (questions, 4))) % 4
+    return tables.by_hand(
+        np.where(right_NM, labels_N[:, None], wrong_NM), labels_N.tolist(), num_options=[4] * questions
     )
 
 
@@ -82,47 +100,126 @@ class TestWorld:
         np.testing.assert_allclose(seen[0], seen[1], atol=1e-6)
 
 
-class TestBeliefs:
-    def test_the_slope_is_that_of_the_loss(self) -> None:
-        rng = np.random.default_rng(0)
-        options_R = rng.integers(2, 5, 30)
-        problem = _Problem(
-            rng.integers(-1, options_R[:, None], (30, 3)),
-            rng.random((30, 3)) < 0.7,
-            rng.integers(0, options_R),
-            rng.integers(0, 2, 30),
-            options_R,
-        )
-        weights = rng.normal(size=3 + 2 * 3 + 4)
-        _, slope = problem.loss(weights, 2, 5.0)
-        step = 1e-6
-        for i in range(len(weights)):
-            ends = [problem.loss(weights + sign * step * (np.arange(len(weights)) == i), 2, 5.0)[0] for sign in (1, -1)]
-            assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope[i], abs=1e-4)
+class TestOpenWorld:
+    def test_probabilities_by_hand(self) -> None:
+        """Of an open question what nobody has named is not there, and "none of these" has the score 0.
 
+        Votes weigh log 2 and log 3: first 2 : 1 for none of these; with both 2 : 3 : 1, as in a closed world.
+        """
+        found = world([[0, 1]], [np.log(2), np.log(3)], open=True)
+        state = found.begin(np.array([0]))
+        assert found.probabilities(state).sum() == 0
+        assert found.likeliest(state).tolist() == [-1]
+        found.ask(state, np.array([0]))
+        np.testing.assert_allclose(found.probabilities(state), [[2 / 3, 0, 0]])
+        found.ask(state, np.array([1]))
+        np.testing.assert_allclose(found.probabilities(state), [[2 / 6, 3 / 6, 0]])
+        assert found.likeliest(state).tolist() == [1]
+
+    def test_what_others_said_is_not_seen(self) -> None:
+        """How many answers the unasked gave is nothing to a state."""
+        one, other = world([[0, 1, 2]], [1.0] * 3, open=True), world([[0, 0, 0]], [1.0] * 3, open=True)
+        asked_NM = np.array([[True, False, False]])
+        states = [found.heard(np.array([0]), asked_NM) for found in (one, other)]
+        np.testing.assert_array_equal(one.probabilities(states[0]), other.probabilities(states[1]))
+
+
+class TestBeliefs:
     def test_the_better_agent_weighs_more_and_in_its_own_category(self) -> None:
-        table = specialists(0)
-        assert table.labels is not None
-        category_N = (np.asarray(table.categories) == "maths").astype(np.intp)
-        found = fit_beliefs(
-            table.answers.astype(np.intp),
-            table.labels,
-            category_N,
-            table.num_options.astype(np.intp),
-            num_categories=2,
-            pooling=1.0,
-            rng=np.random.default_rng(0),
-        )
-        assert found.votes[0].argmax() == 0
-        assert found.votes[1].argmax() == 1
-        assert found.votes[0, 0] > found.votes[1, 0] + 1
+        found = Beliefs.learn(specialists(0), ["law", "maths"], rng=np.random.default_rng(0))
+        assert found.weights.shape == (3, 3 + 4)
+        assert found.weights[0, :3].argmax() == 0
+        assert found.weights[1, :3].argmax() == 1
+        assert found.weights[0, 0] > found.weights[1, 0] + 1
+
+    def test_they_are_right_as_often_as_they_say_for_few_answers_as_for_many(self) -> None:
+        fit, test = (independent(seed) for seed in (0, 1))
+        found = World.to_act_in(test, (), Beliefs.learn(fit, (), rng=np.random.default_rng(0)), open=False)
+        rng = np.random.default_rng(2)
+        for share in (0.3, 1.0):
+            asked_NM = rng.random(test.answers.shape) < share
+            asked_NM[:, 0] = True
+            state = found.heard(np.arange(len(test)), asked_NM)
+            said = found.probabilities(state).max(axis=1).mean()
+            assert (found.likeliest(state) == test.labels).mean() == pytest.approx(said, abs=0.03)
+
+    def test_probabilities_count(self) -> None:
+        """Agents that are unsure say so, and are believed less."""
+        rng = np.random.default_rng(0)
+        labels_N = rng.integers(0, 3, 800)
+        sure_NM = rng.random((800, 2)) < 0.5
+        answers_NM = np.where(sure_NM, labels_N[:, None], rng.integers(0, 3, (800, 2)))
+        probs_NMK = np.where(sure_NM[..., None], 0.05, 0.3) * np.ones((800, 2, 3))
+        np.put_along_axis(probs_NMK, answers_NM[..., None], np.where(sure_NM, 0.9, 0.4)[..., None], axis=2)
+        table = tables.by_hand(answers_NM, labels_N.tolist(), num_options=[3] * 800, probs=probs_NMK)
+        beliefs = Beliefs.learn(table, (), rng=rng)
+        found = World.to_act_in(table, (), beliefs, open=False)
+        alone_NM = np.zeros((800, 2), dtype=bool)
+        alone_NM[:, 0] = True
+        top_N = found.probabilities(found.heard(np.arange(800), alone_NM)).max(axis=1)
+        assert top_N[sure_NM[:, 0]].min() > 0.9
+        assert top_N[~sure_NM[:, 0]].max() < 0.6
+
+
+def seldom_right(questions: int = 400) -> tuple[World, "np.typing.NDArray[np.intp]"]:
+    """On even questions agent 0 is right; on odd ones it abstains, and agent 1 is. Agent 2 says nothing."""
+    labels_N = np.arange(questions) % 3
+    even_N = np.arange(questions) % 2 == 0
+    answers_NM = np.stack([np.where(even_N, labels_N, -1), np.where(even_N, -1, labels_N), np.full(questions, -1)], 1)
+    return world(answers_NM.tolist(), [2.0, 2.0, 2.0]), labels_N
+
+
+class TestStopping:
+    def test_it_stops_when_it_has_heard_enough(self) -> None:
+        """Agent 0 first (ties go to the first), then 1 where it abstained, never 2, which says nothing."""
+        found, labels_N = seldom_right()
+        courses = play(found, labels_N, costs_M=np.ones(3), most=3)
+        assert courses.order[0].tolist() == [0, 1, 2]
+        _, calls_N = stop_when(courses, 0.05, costs_M=np.ones(3))
+        assert set(calls_N[::2].tolist()) == {1}
+        assert set(calls_N[1::2].tolist()) == {2}
+
+    def test_calls_that_cost_more_than_they_are_worth_are_not_made(self) -> None:
+        """After silence a call is worth 1, an answer that is right for certain: at 1.1 it is too dear."""
+        found, labels_N = seldom_right()
+        courses = play(found, labels_N, costs_M=np.ones(3), most=3)
+        _, calls_N = stop_when(courses, 1.1, costs_M=np.ones(3))
+        assert calls_N.max() == 1
+
+    def test_dear_agents_come_later(self) -> None:
+        found, labels_N = seldom_right()
+        courses = play(found, labels_N, costs_M=np.array([3.0, 0.5, 0.5]), most=3)
+        assert courses.order[0].tolist()[0] == 1
+
+    def test_the_rewards_by_hand(self) -> None:
+        """One question that is right after the second answer: going on gains 1 - price, and the ridge is the rest.
+
+        With one row x the ridge regression is x y / (|x|^2 + 3), so the gain at x is y |x|^2 / (|x|^2 + 3).
+        """
+        found = world([[0, 1]], [1.0, 2.0])
+        courses = play(found, np.array([1]), costs_M=np.array([0.01, 1.99]), most=2)
+        assert courses.agents.tolist() in ([[0, 1]], [[1, 0]])
+        policy, _ = stop_when(courses, 0.1, costs_M=np.ones(2))
+        ahead = float(courses.right[1, 0]) - 0.1 - float(courses.right[0, 0])
+        square = float((courses.seen[0, 0] ** 2).sum())
+        assert courses.seen[0, 0] @ policy.gains[0] == pytest.approx(ahead * square / (square + 3))
+
+    def test_before_anybody_was_asked_it_goes_on_and_after_the_last_it_does_not(self) -> None:
+        found, labels_N = seldom_right()
+        policy, _ = stop_when(play(found, labels_N, costs_M=np.ones(3), most=2), 0.05, costs_M=np.ones(3))
+        assert isinstance(policy, Stopping)
+        assert policy.worth(found, found.begin(np.arange(2))).tolist() == [math.inf] * 2
+        everybody = found.heard(np.arange(2), np.ones((2, 3), dtype=bool))
+        assert policy.worth(found, everybody).tolist() == [-math.inf] * 2
+        assert policy.following(found, everybody).tolist() == [-1, -1]
 
 
 class TestPolicy:
-    def test_it_learns_whom_to_ask_and_when_to_stop(self) -> None:
+    @pytest.mark.parametrize("learner", ["stopping", "ppo"])
+    def test_it_learns_whom_to_ask_and_when_to_stop(self, learner: Learner) -> None:
         """One call to the specialist is enough; a vote of all three needs three, and is right less often."""
         fit, test = specialists(0, prefix="fit"), specialists(1, prefix="test")
-        chosen = MarlFocal(price=0.02, updates=40).fit(fit)
+        chosen = MarlFocal(price=0.02, learner=learner, updates=40).fit(fit)
         ensemble = Ensemble(fit.agents, chosen, "topla_weighted")
         selection, asked_NM = ask(chosen, test)
         assert asked_NM.sum(axis=1).mean() < 1.3
@@ -130,37 +227,40 @@ class TestPolicy:
         answers_N = ensemble.fuser.fuse(test.blind(), selection).answers
         assert (answers_N == test.labels).mean() > 0.95
 
-    def test_dearer_calls_are_fewer(self) -> None:
+    @pytest.mark.parametrize("learner", ["stopping", "ppo"])
+    def test_dearer_calls_are_fewer(self, learner: Learner) -> None:
         fit = tables.random_table(3, questions=400, agents=tables.AGENTS, prefix="fit")
         test = tables.random_table(4, questions=400, agents=tables.AGENTS, prefix="test")
         spent = []
-        chosen = MarlFocal(updates=30).fit(fit)
         for price in (0.0005, 0.01, 0.15):
-            chosen.price_ = price
+            chosen = MarlFocal(price=price, learner=learner, updates=30).fit(fit)
             spent.append(ask(chosen, test)[1].sum(axis=1).mean())
         assert spent[0] >= spent[1] >= spent[2]
         assert spent[0] > spent[2]
 
-    def test_calls_are_spent_as_asked_for(self) -> None:
+    @pytest.mark.parametrize("learner", ["stopping", "ppo"])
+    def test_calls_are_spent_as_asked_for(self, learner: Learner) -> None:
         fit = tables.random_table(3, questions=400, agents=tables.AGENTS)
-        chosen = MarlFocal(calls=2.0, updates=30).fit(fit)
+        chosen = MarlFocal(calls=2.0, learner=learner, updates=30).fit(fit)
         assert ask(chosen, fit)[1].sum(axis=1).mean() == pytest.approx(2.0, abs=0.5)
 
-    def test_never_more_than_max_calls(self) -> None:
+    @pytest.mark.parametrize("learner", ["stopping", "ppo"])
+    def test_never_more_than_max_calls(self, learner: Learner) -> None:
         fit = tables.random_table(3, questions=60, agents=tables.AGENTS)
-        chosen = MarlFocal(price=0.0001, max_calls=2, updates=5).fit(fit)
+        chosen = MarlFocal(price=0.0001, max_calls=2, learner=learner, updates=5).fit(fit)
         _, asked_NM = ask(chosen, fit)
         assert asked_NM.sum(axis=1).max() == 2
 
     def test_the_same_seed_gives_the_same_policy(self) -> None:
         table = specialists(0, questions=100)
-        one, other, third = (MarlFocal(updates=3, seed=seed).fit(table) for seed in (1, 1, 2))
+        one, other, third = (MarlFocal(learner="ppo", updates=3, seed=seed).fit(table) for seed in (1, 1, 2))
         np.testing.assert_array_equal(one.first_, other.first_)
         assert not np.array_equal(one.first_, third.first_)
 
-    def test_the_callers_random_numbers_stay(self) -> None:
+    @pytest.mark.parametrize("learner", ["stopping", "ppo"])
+    def test_the_callers_random_numbers_stay(self, learner: Learner) -> None:
         before = tables.global_randomness()
-        MarlFocal(updates=2).fit(specialists(0, questions=60))
+        MarlFocal(learner=learner, updates=2).fit(specialists(0, questions=60))
         assert tables.global_randomness() == before
 
     def test_progress_is_told(self) -> None:
@@ -169,13 +269,30 @@ class TestPolicy:
         train_policy(found, np.array([0, 1]), options=PpoOptions(updates=3), told=lambda *step: told.append(step))
         assert told == [(1, 3), (2, 3), (3, 3)]
 
+    def test_tokens_are_costs(self) -> None:
+        """Two agents that are always right, of which one takes a tenth of the tokens: that one is asked."""
+        labels_N = np.arange(60) % 3
+        tokens_NM = np.tile([1000, 100], (60, 1))
+        answers_NM = np.stack([labels_N, labels_N], axis=1)
+        table = tables.by_hand(answers_NM, labels_N.tolist(), tokens_out=tokens_NM)
+        asked_NM = ask(MarlFocal(costs="tokens").fit(table), table)[1]
+        assert asked_NM.sum(axis=0).tolist() == [0, 60]
+
 
 class TestRefusals:
+    def test_tokens_that_are_not_there(self) -> None:
+        with pytest.raises(InvalidTable, match="no tokens"):
+            MarlFocal(costs="tokens").fit(specialists(0, questions=20))
+
+    def test_no_questions(self) -> None:
+        with pytest.raises(InvalidTable, match="empty"):
+            MarlFocal().fit(specialists(0, questions=20).rows(np.zeros(20, dtype=bool)))
+
     def test_before_fit(self) -> None:
         with pytest.raises(NotFitted, match="fit"):
             MarlFocal().select(specialists(0, questions=10))
 
     def test_other_agents(self) -> None:
-        chosen = MarlFocal(updates=1).fit(specialists(0, questions=20))
+        chosen = MarlFocal().fit(specialists(0, questions=20))
         with pytest.raises(TableMismatch):
             chosen.select(specialists(0, questions=20).columns(["a", "b"]))

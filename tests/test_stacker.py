@@ -16,9 +16,9 @@ from tables import AGENTS, NEAR_PAPER, by_hand, everyone, random_table
 from fusion.data import PredictionTable, read_table, split
 from fusion.ensemble import Ensemble
 from fusion.errors import InvalidTable, MissingDependency, NotFitted, TableMismatch
-from fusion.fusers._threads import libraries, one_thread
 from fusion.fusers.stacker import Stacker
 from fusion.fusers.vote import Vote
+from fusion.logit._threads import libraries, one_thread
 from fusion.schema import Decision
 
 MODELS: tuple[Literal["logistic", "boosting"], ...] = ("logistic", "boosting")

@@ -11,12 +11,13 @@ from tables import NEAR_PAPER, by_hand, everyone, relabelled
 from fusion.data import PredictionTable, read_table, split
 from fusion.ensemble import Ensemble
 from fusion.errors import InvalidTable
-from fusion.fusers import _paper_network, _pooled_logit
-from fusion.fusers._candidates import Candidates, candidates, joined, kinds
-from fusion.fusers._pooled_logit import Model, Rows, held_out, probabilities
+from fusion.fusers import _paper_network
 from fusion.fusers.topla_weighted import ToplaWeighted
 from fusion.fusers.vote import Vote
 from fusion.fusers.weighted_vote import WeightedVote
+from fusion.logit import _pooled
+from fusion.logit._candidates import Candidates, candidates, joined, kinds
+from fusion.logit._pooled import Model, Rows, held_out, probabilities
 from fusion.schema import FloatArray, Selection
 
 
@@ -100,7 +101,7 @@ class TestCandidates:
     def test_pieces_are_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         table = specialists(0)
         whole = joined([part for _, part in candidates(table, everyone(table), probs=False, samples=1, absent=False)])
-        monkeypatch.setattr("fusion.fusers._candidates._CELLS", 1000)
+        monkeypatch.setattr("fusion.logit._candidates._CELLS", 1000)
         pieces = [part for _, part in candidates(table, everyone(table), probs=False, samples=1, absent=False)]
         assert len(pieces) > 5
         for one, many in zip(whole, joined(pieces), strict=True):
@@ -151,7 +152,7 @@ class TestPooledLogit:
         rows = random_rows(seed)
         within_D = np.array([0.5, 2.0, 10.0, 1.0])
         directions = np.array([[0.6, 0.8, 0.0, 0.0]])
-        prior_DD = _pooled_logit._prior(np.array([1.0, 1.0, 3.0, 0.2]), directions)
+        prior_DD = _pooled._prior(np.array([1.0, 1.0, 3.0, 0.2]), directions)
         counts_N, unnamed_N = np.diff(rows.candidates.start), rows.candidates.unnamed
 
         def energy(flat: FloatArray) -> float:
@@ -164,8 +165,8 @@ class TestPooledLogit:
                 total += np.log(np.exp(scores).sum() + unnamed_N[n]) - right
             return float(total)
 
-        start = _pooled_logit.Weights(np.zeros(4), np.zeros((3, 4)), within_D)
-        found, spread = _pooled_logit._mode(rows, start, prior_DD)
+        start = _pooled.Weights(np.zeros(4), np.zeros((3, 4)), within_D)
+        found, spread = _pooled._mode(rows, start, prior_DD)
         best = minimize(energy, np.zeros(16), method="BFGS", options={"gtol": 1e-7})
         np.testing.assert_allclose(np.concatenate([found.common, found.groups.ravel()]), best.x, atol=1e-5)
         assert (spread.common > 0).all()
@@ -193,7 +194,7 @@ class TestPooledLogit:
             candidates=found, right=start[:-1] + scores.argmax(axis=1), bounds=np.arange(groups + 1) * per_group
         )
         model = Model(np.eye(3), [slice(0, 1), slice(1, 2), slice(2, 3)], True)
-        weights = _pooled_logit.fit(rows, model)
+        weights = _pooled.fit(rows, model)
         np.testing.assert_allclose(weights.within[:2] ** -0.5, spreads_D[:2], rtol=0.25)
         assert weights.within[2] > 200
         assert np.corrcoef(weights.groups[:, 0], true_CD[:, 0])[0, 1] > 0.97
@@ -204,7 +205,7 @@ class TestPooledLogit:
         model = Model(np.zeros((0, 4)), [slice(0, 4)], False)
         found_N = held_out(rows, model)
         one = np.arange(60) % 3 == 1
-        weights = _pooled_logit.fit(rows.taken(~one), model)
+        weights = _pooled.fit(rows.taken(~one), model)
         tested = rows.taken(one)
         counts_N = np.diff(tested.candidates.start)
         scores_R = tested.candidates.features @ weights.groups[0]

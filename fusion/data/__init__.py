@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fusion.data._import import FORMATS, import_records, read_table, write_table
     from fusion.data._notes import table_notes
     from fusion.data._open import canonical
-    from fusion.data._order import accuracy_when_answering, by_accuracy, category_places, name_keys
+    from fusion.data._order import accuracy_when_answering, by_accuracy, category_places, is_open, name_keys
     from fusion.data._parse import EXTRACTORS, get_extractor
     from fusion.data._rescore import rescore
     from fusion.data._right import right_answers
@@ -43,6 +43,7 @@ _HOMES = {
     "import_records": "fusion.data._import",
     "load_task": "fusion.data._task",
     "make_question": "fusion.data._adhoc",
+    "is_open": "fusion.data._order",
     "name_keys": "fusion.data._order",
     "read_table": "fusion.data._import",
     "read_wide": "fusion.data._wide",
@@ -75,6 +76,7 @@ __all__ = [
     "from_pandas",
     "get_extractor",
     "import_records",
+    "is_open",
     "load_task",
     "make_question",
     "name_keys",

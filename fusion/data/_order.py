@@ -43,6 +43,16 @@ def accuracy_when_answering(table: "PredictionTable") -> FloatArray:
     return accuracies_M
 
 
+def is_open(table: "PredictionTable") -> bool:
+    """Return whether the options of a question are what agents answered, so that the right one may be none of them.
+
+    A table with probabilities may hold questions of both kinds; there it is one where that happened.
+    """
+    if table.references is None or table.options is None:
+        return False
+    return table.probs is None or bool((table.require_labels() < 0).any())
+
+
 def name_keys(names: Sequence[str], salt: str) -> npt.NDArray[np.uint64]:
     """Return one random-looking 64-bit key a name, which depends on the name and the salt alone.
 

@@ -18,11 +18,10 @@ from annotated_types import Ge
 from fusion import agents
 from fusion._background import background
 from fusion.agents import Agent, AgentPool, Engines, RecordStore, allowed, sum_usage, sum_usd, usd
-from fusion.data import PredictionTable, by_accuracy
+from fusion.data import PredictionTable, by_accuracy, is_open
 from fusion.errors import InputError, NotFitted, UnknownName, UsageError
 from fusion.files import write_text
 from fusion.fusers._candidate_texts import require_texts
-from fusion.fusers._deciding import is_open
 from fusion.fusers._votes import ranking
 from fusion.fusers._within import asked_within
 from fusion.schema import FINAL, Completion, FloatArray, IntArray, Question, Spent

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fusion.data import PredictionTable
-from fusion.fusers._candidates import Candidates, candidates, kinds
+from fusion.data import PredictionTable, is_open
 from fusion.fusers._votes import Tally, leading, ranking, settle, shares
+from fusion.logit import Candidates, candidates, kinds
 from fusion.schema import BoolArray, Decision, FloatArray, IntArray, Selection
 
 Score = Callable[[slice, Candidates], tuple[FloatArray, FloatArray]]
@@ -72,16 +72,6 @@ class ScoringFuser:
                 absent=self.open_,
             )
         return Decision(answers_N, probs=probs_NK, samples=samples, confidence=confidence_N)
-
-
-def is_open(table: PredictionTable) -> bool:
-    """Return whether the options of a question are what agents answered, so that the right one may be none of them.
-
-    A table with probabilities may hold questions of both kinds; there it is one where that happened.
-    """
-    if table.references is None or table.options is None:
-        return False
-    return table.probs is None or bool((table.require_labels() < 0).any())
 
 
 def _best(found: Candidates, scores_R: FloatArray, max_options: int) -> BoolArray:

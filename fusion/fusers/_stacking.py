@@ -12,8 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from fusion.errors import MissingDependency
-from fusion.fusers._candidates import Candidates
-from fusion.fusers._threads import one_thread
+from fusion.logit import Candidates, one_thread
 from fusion.schema import BoolArray, FloatArray, IntArray
 
 MOST_CATEGORIES = 254

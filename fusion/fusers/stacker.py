@@ -5,7 +5,7 @@ on questions that the members were not trained on. The agents are not trained he
 
 Rows. Every option of a question is one, whether it is right the target. Features: who chose it; with probabilities,
 those of every agent and their logarithms, less their means over the options; curves of how many chose it (see
-`fusion.fusers._candidates`); and the question's category. Options that nobody chose have none but the category.
+`fusion.logit`); and the question's category. Options that nobody chose have none but the category.
 
 Models, s_k being the log odds of option k to be right:
     logistic   s_k = x_k . w + b_category + b, by penalised maximum likelihood. A category shifts all options of a
@@ -41,9 +41,7 @@ import numpy as np
 from annotated_types import Gt
 
 from fusion.data import PredictionTable, by_accuracy, category_places
-from fusion.fusers._candidates import Candidates, joined
 from fusion.fusers._deciding import ScoringFuser
-from fusion.fusers._pooled_logit import probabilities
 from fusion.fusers._stacking import (
     MOST_CATEGORIES,
     Boosted,
@@ -60,6 +58,7 @@ from fusion.fusers._stacking import (
     vote_weights,
 )
 from fusion.fusers._votes import not_fitted
+from fusion.logit import Candidates, joined, probabilities
 from fusion.schema import BoolArray, Decision, FloatArray, IntArray, Selection
 
 

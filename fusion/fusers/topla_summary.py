@@ -36,9 +36,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 
-from fusion.data import PredictionTable, by_accuracy, canonical
+from fusion.data import PredictionTable, by_accuracy, canonical, is_open
 from fusion.errors import ConfigError, InputError, InvalidTable
-from fusion.fusers._deciding import is_open
 from fusion.fusers._models import held_out
 from fusion.fusers._placing import place
 from fusion.fusers._sequence import Cuts, Keep, Reader, Row, targets, texts_of

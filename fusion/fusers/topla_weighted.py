@@ -3,7 +3,7 @@
 Reference: LLM-TOPLA, arXiv 2410.03953, section 3.2: TOPLA-Weighted, a network from the members' concatenated
 probabilities to the answer.
 
-Equations, for option k of question n in category c (`fusion.fusers._pooled_logit` has the fit):
+Equations, for option k of question n in category c (`fusion.logit` has the fit):
     P(k) = exp(x_nk . u_c) / sum_j exp(x_nj . u_c)
     x_nk   for every agent m: does it choose k; with probabilities: p_m(k) and log p_m(k), less their means over the
            options; and four curves of how many choose k
@@ -32,10 +32,9 @@ from annotated_types import Ge
 
 from fusion.data import PredictionTable, accuracy_when_answering, category_places
 from fusion.fusers import _paper_network
-from fusion.fusers._candidates import Candidates, joined
 from fusion.fusers._deciding import ScoringFuser
-from fusion.fusers._pooled_logit import Model, Rows, fit, held_out, probabilities
 from fusion.fusers._votes import POWERS, best_power, decide, not_fitted, ranking
+from fusion.logit import Candidates, Model, Rows, fit, held_out, joined, probabilities, scales
 from fusion.schema import Decision, FloatArray, IntArray, Selection
 
 MOST_QUESTIONS = 100_000
@@ -141,7 +140,7 @@ class ToplaWeighted(ScoringFuser):
 
     def _learn(self, rows: Rows, directions_TD: FloatArray) -> FloatArray:
         """Return the weights of each category, then those for categories that fit did not see, [C + 1, D]."""
-        scale_D = self._scales(rows.candidates.features)
+        scale_D = scales(rows.candidates.features, len(self.agents_), probs=self.probs_)
         features_RD = rows.candidates.features / scale_D
         plain = Rows(candidates=rows.candidates._replace(features=features_RD), right=rows.right, bounds=rows.bounds)
         model = Model(directions_TD, self._kinds(), len(self.categories_) > 1)
@@ -256,14 +255,6 @@ class ToplaWeighted(ScoringFuser):
         offsets_RM = np.zeros_like(beliefs_RM)
         offsets_RM[known_R] = self.offsets_[group_B[found.question[known_R]], found.option[known_R]]
         return np.where(beliefs_RM != 0, beliefs_RM - offsets_RM, 0)
-
-    def _scales(self, features_RD: FloatArray) -> FloatArray:
-        """Return by what to divide features, [D]: votes and counts by 1, beliefs by the root of their mean square."""
-        scale_D = np.ones(features_RD.shape[1])
-        for kind in self._kinds()[1:-1]:
-            values = features_RD[:, kind]
-            scale_D[kind] = np.sqrt((values**2).sum() / max(np.count_nonzero(values), 1)) or 1.0
-        return scale_D
 
     def _directions(self, table: PredictionTable, selection: Selection) -> FloatArray:
         """Return [T, D], the weighted vote: of answers, and of what the agents believe."""

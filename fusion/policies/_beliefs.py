@@ -1,124 +1,137 @@
 """What the answers so far say: probabilities of the options, whoever has been asked.
 
-A conditional logit in which every vote adds to the score of its option, with weights of agent and category, learned
-from questions of which random sets of agents were heard, so that it is calibrated for few answers as for many. Nothing
-in it depends on an option's place.
+The conditional logit of `fusion.logit`, learned from questions of which every second was heard from random agents
+alone, so that it is calibrated for few answers as for many. An option's score is a sum over the agents asked, and a
+curve of how many named it, so one answer more is one addition; nothing depends on an option's place.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from fusion.schema import BoolArray, FloatArray, IntArray
+from fusion.data import PredictionTable, accuracy_when_answering, category_places, folds, is_open
+from fusion.logit import NUM_COUNTS, Model, Rows, candidates, centred, count_curves, fit, joined, kinds, scales
+from fusion.schema import BoolArray, FloatArray, IntArray, Selection
 
-_COPIES = 4
-"""How often every question is taken, each time with another set of agents heard."""
-_WHOLE = 0.2
-"""Share of these in which everybody is heard."""
-_STEPS = 200
+_MOST = 20_000
+"""Questions that are learned from, evenly over the categories, where a table has more."""
+_FOLDS = 5
+_CHUNK = 10_000
 
 
 class Beliefs(NamedTuple):
-    """Weights of votes.
+    """Weights of what agents say.
 
     Attributes:
-        votes: float64 [C, M], what a vote of each agent adds in each category.
-        counts: float64 [M + 1], what the number of votes for an option adds, whoever cast them.
+        weights: float64 [C + 1, D], of the features of `fusion.logit.candidates` in each category; the last row is for
+            categories that were not there.
+        probs: Whether probabilities are among the features.
     """
 
-    votes: FloatArray
-    counts: FloatArray
+    weights: FloatArray
+    probs: bool
 
+    @classmethod
+    def learn(cls, table: PredictionTable, categories: Sequence[str], *, rng: np.random.Generator) -> Self:
+        """Learn from labelled answers.
 
-def fit_beliefs(
-    answers_NM: IntArray,
-    labels_N: IntArray,
-    category_N: IntArray,
-    options_N: IntArray,
-    *,
-    num_categories: int,
-    pooling: float,
-    rng: np.random.Generator,
-) -> Beliefs:
-    """Learn from labelled answers, by maximum a posteriori.
+        Args:
+            table: Questions, with labels.
+            categories: Those that are told apart, sorted; none where all questions are of one kind.
+            rng: Draws who is heard.
 
-    Args:
-        answers_NM: Index of the option each agent chose, -1 where it abstained.
-        labels_N: The right options; questions with -1 are left out.
-        category_N: Category of every question, from 0.
-        options_N: How many options each question has.
-        num_categories: C.
-        pooling: Precision of a category's weights about the common ones.
-        rng: Draws who is heard.
-    """
-    from scipy.optimize import minimize
-
-    known_N = labels_N >= 0
-    times = np.tile(np.flatnonzero(known_N), _COPIES)
-    num_agents = answers_NM.shape[1]
-    share_R1 = rng.random((len(times), 1))
-    heard_RM = (rng.random((len(times), num_agents)) < share_R1) | (rng.random((len(times), 1)) < _WHOLE)
-    problem = _Problem(answers_NM[times], heard_RM, labels_N[times], category_N[times], options_N[times])
-    start = np.concatenate([np.ones(num_agents), np.zeros(num_categories * num_agents + num_agents + 1)])
-    found = minimize(
-        problem.loss,
-        start,
-        args=(num_categories, pooling),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": _STEPS},
-    ).x
-    common_M = found[:num_agents]
-    own_CM = found[num_agents : num_agents + num_categories * num_agents].reshape(num_categories, num_agents)
-    return Beliefs(common_M + own_CM, found[num_agents + num_categories * num_agents :])
-
-
-class _Problem:
-    """The negative log-posterior of R questions with who is heard, and its gradient."""
-
-    def __init__(
-        self,
-        answers_RM: IntArray,
-        heard_RM: BoolArray,
-        labels_R: IntArray,
-        category_R: IntArray,
-        options_R: IntArray,
-    ) -> None:
-        said_RM = heard_RM & (answers_RM >= 0)
-        self.row, self.agent = np.nonzero(said_RM)
-        self.option = answers_RM[self.row, self.agent].astype(np.intp)
-        self.labels, self.category = labels_R, category_R
-        self.size = int(options_R.max(initial=1))
-        self.valid = np.arange(self.size) < options_R[:, None]
-        self.place = self.row * self.size + self.option
-        self.counts = np.bincount(self.place, minlength=len(labels_R) * self.size)
-        self.right = labels_R[self.row] == self.option
-        self.num_agents = answers_RM.shape[1]
-
-    def loss(self, weights: FloatArray, num_categories: int, pooling: float) -> tuple[float, FloatArray]:
-        num_agents, rows = self.num_agents, len(self.labels)
-        common_M, rest = weights[:num_agents], weights[num_agents:]
-        own_CM = rest[: num_categories * num_agents].reshape(num_categories, num_agents)
-        curve = rest[num_categories * num_agents :]
-        cell = self.category[self.row] * num_agents + self.agent
-        votes = (common_M + own_CM).reshape(-1)[cell]
-        scores = np.bincount(self.place, weights=votes, minlength=rows * self.size) + curve[self.counts]
-        scores_RK = np.where(self.valid, scores.reshape(rows, self.size), -np.inf)
-        scores_RK -= scores_RK.max(axis=1, keepdims=True)
-        probs_RK = np.exp(scores_RK)
-        probs_RK /= probs_RK.sum(axis=1, keepdims=True)
-        own_R = probs_RK[np.arange(rows), self.labels]
-        value = -np.log(np.maximum(own_R, 1e-300)).sum() / _COPIES
-        residual_RK = probs_RK.copy()
-        residual_RK[np.arange(rows), self.labels] -= 1
-        flat = residual_RK.reshape(-1) / _COPIES
-        by_cell = np.bincount(cell, weights=flat[self.place], minlength=num_categories * num_agents)
-        slope_CM = by_cell.reshape(num_categories, num_agents)
-        by_count = np.bincount(self.counts, weights=flat * self.valid.reshape(-1), minlength=len(curve))
-        # Common weights lean to one another, categories' to the common ones, the curve to nothing.
-        apart_M = common_M - common_M.mean()
-        value += 0.5 * (pooling * (own_CM**2).sum() + (apart_M**2).sum() + (curve**2).sum())
-        slope = np.concatenate(
-            [slope_CM.sum(axis=0) + apart_M, (slope_CM + pooling * own_CM).reshape(-1), by_count + curve]
+        Raises:
+            InvalidTable: When the table has no labels.
+        """
+        labels_N = table.require_labels()
+        absent, probs = is_open(table), table.probs is not None
+        category_N = category_places(table, categories)
+        # Where the right answer is not among the options of a closed question, no option is.
+        known_N = np.flatnonzero((category_N >= 0) & (absent | (labels_N >= 0)))
+        order_N = known_N[np.argsort(category_N[known_N], kind="stable")]
+        if len(order_N) > _MOST:
+            order_N = order_N[np.linspace(0, len(order_N) - 1, _MOST).astype(np.intp)]
+        ordered = table.rows(order_N)
+        heard = Selection(_heard(len(ordered), table.num_agents, rng))
+        found = joined([part for _, part in candidates(ordered, heard, probs=probs, samples=1, absent=absent)])
+        scale_D = scales(found.features, table.num_agents, probs=probs)
+        rows = Rows(
+            candidates=found._replace(features=found.features / scale_D),
+            right=found.place(labels_N[order_N]),
+            bounds=np.searchsorted(category_N[order_N], np.arange(max(1, len(categories)) + 1)),
         )
-        return float(value), slope
+        columns = kinds(table.num_agents, probs=probs)
+        learned = fit(rows, Model(_direction(table, len(scale_D)), columns, len(categories) > 1))
+        return cls(np.vstack([learned.groups, learned.common]) / scale_D, probs)
+
+    def views(self, table: PredictionTable, category_N: IntArray) -> "Views":
+        """Return what they say of the questions of a table, which are in categories `category_N`; -1 is none of fit."""
+        num_agents, weights_ND = table.num_agents, self.weights[category_N]
+        gains_NMK = np.zeros((len(table), num_agents, table.max_options), dtype=np.float32)
+        n_A, m_A = np.nonzero(table.answers >= 0)
+        gains_NMK[n_A, m_A, table.answers[n_A, m_A]] = weights_ND[n_A, m_A]
+        if self.probs and table.probs is not None:
+            _, likely, logs, _ = kinds(num_agents, probs=True)
+            everyone = np.ones((len(table), num_agents), dtype=bool)
+            for low in range(0, len(table), _CHUNK):
+                part = slice(low, low + _CHUNK)
+                for values_BKM, columns in zip(centred(table, everyone[part], part), (likely, logs), strict=True):
+                    gains_NMK[part] += np.moveaxis(values_BKM * weights_ND[part, None, columns], 1, 2)
+        curves = count_curves(np.arange(num_agents + 1.0), num_agents)
+        return Views(gains_NMK, weights_ND[:, -NUM_COUNTS:] @ curves.T)
+
+
+class Views(NamedTuple):
+    """What beliefs say of each question.
+
+    Attributes:
+        gains: float32 [N, M, K], what an agent's answer adds to the score of each option.
+        curves: float64 [N, M + 1], what the number of votes for an option adds.
+    """
+
+    gains: FloatArray
+    curves: FloatArray
+
+
+def cross_fitted(table: PredictionTable, categories: Sequence[str], *, seed: int) -> Views:
+    """Return what beliefs that were learned from other questions say of each labelled question.
+
+    Raises:
+        InvalidTable: When the table has no labels.
+    """
+    category_N = category_places(table, categories)
+    num_folds = min(_FOLDS, len(table))
+    if num_folds < 2:
+        return Beliefs.learn(table, categories, rng=np.random.default_rng(seed)).views(table, category_N)
+    fold_N = folds(table, num_folds, seed=seed)
+    found = Views(
+        np.zeros((len(table), table.num_agents, table.max_options), dtype=np.float32),
+        np.zeros((len(table), table.num_agents + 1)),
+    )
+    for fold in range(num_folds):
+        mine_N = fold_N == fold
+        if not mine_N.any():
+            continue
+        beliefs = Beliefs.learn(table.rows(~mine_N), categories, rng=np.random.default_rng([seed, fold]))
+        own = beliefs.views(table.rows(mine_N), category_N[mine_N])
+        width = own.gains.shape[2]
+        found.gains[mine_N, :, :width], found.curves[mine_N] = own
+    return found
+
+
+def _heard(num_questions: int, num_agents: int, rng: np.random.Generator) -> BoolArray:
+    """Return bool [N, M], who is heard: everybody on every second question, else a random share, at least one."""
+    heard_NM = rng.random((num_questions, num_agents)) < rng.random((num_questions, 1))
+    heard_NM[np.arange(num_questions), rng.integers(0, num_agents, num_questions)] = True
+    heard_NM[::2] = True
+    return heard_NM
+
+
+def _direction(table: PredictionTable, num_features: int) -> FloatArray:
+    """Return the direction that weights are shrunk towards, [1, D]: votes by the log odds of being right."""
+    most = max(table.max_options, 2)
+    right_M = np.clip(accuracy_when_answering(table), 1.02 / most, 0.99)
+    direction_1D = np.zeros((1, num_features))
+    direction_1D[0, : table.num_agents] = np.log(right_M * (most - 1) / (1 - right_M))
+    return np.asarray(direction_1D / np.linalg.norm(direction_1D))

@@ -67,7 +67,14 @@ class Layers(NamedTuple):
         return np.asarray(scores.argmax(axis=1))
 
 
-def train_policy(world: World, labels_N: IntArray, *, options: PpoOptions, told: Told | None = None) -> Layers:
+def train_policy(
+    world: World,
+    labels_N: IntArray,
+    *,
+    options: PpoOptions,
+    costs_M: FloatArray | None = None,
+    told: Told | None = None,
+) -> Layers:
     """Train a policy that asks or stops on all questions of a world.
 
     The reward is 1 for stopping at the right option, less the price of every call.
@@ -76,6 +83,7 @@ def train_policy(world: World, labels_N: IntArray, *, options: PpoOptions, told:
         world: What is asked; its beliefs must not have been learned from the very questions they are about.
         labels_N: The right options, -1 where it is none.
         options: How.
+        costs_M: What a call of each agent costs, 1 for the mean; 1 each by default.
         told: Told of every update.
 
     Raises:
@@ -92,12 +100,14 @@ def train_policy(world: World, labels_N: IntArray, *, options: PpoOptions, told:
     net = _Net(width, num_agents, generator)
     optimizer = torch.optim.Adam(net.parameters(), lr=options.learning_rate)
     low, high = np.log(options.prices)
+    # Stopping costs nothing.
+    costs = np.append(np.ones(num_agents) if costs_M is None else costs_M, 0.0)
     for update in range(options.updates):
         left = 1 - update / options.updates
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * left + 1e-5
         draws = torch.rand(len(labels_N), generator=generator, dtype=torch.float64).numpy()
-        steps = _play(world, labels_N, np.exp(low + draws * (high - low)), net, generator)
+        steps = _play(world, labels_N, np.exp(low + draws * (high - low)), costs, net, generator)
         _improve(net, optimizer, steps, entropy=options.entropy * left, generator=generator)
         if told is not None:
             told(update + 1, options.updates)
@@ -155,9 +165,14 @@ class _Net:
 
 
 def _play(
-    world: World, labels_N: IntArray, price_N: FloatArray, net: _Net, generator: "torch.Generator"
+    world: World,
+    labels_N: IntArray,
+    price_N: FloatArray,
+    costs: FloatArray,
+    net: _Net,
+    generator: "torch.Generator",
 ) -> list[_Step]:
-    """Play every question once, drawing the actions."""
+    """Play every question once, drawing the actions, which cost `costs`, [M + 1]."""
     import torch
 
     state, episodes, steps = world.begin(np.arange(len(labels_N))), np.arange(len(labels_N)), []
@@ -170,8 +185,8 @@ def _play(
         action = torch.multinomial(logprobs.exp(), 1, generator=generator)[:, 0]
         chosen_B = action.numpy()
         stops_B = chosen_B == stop
-        right_B = world.probabilities(state).argmax(axis=1) == labels_N[episodes]
-        reward_B = np.where(stops_B, right_B, -price_N[episodes]).astype(np.float32)
+        right_B = (world.likeliest(state) == labels_N[episodes]) & (labels_N[episodes] >= 0)
+        reward_B = np.where(stops_B, right_B, -price_N[episodes] * costs[chosen_B]).astype(np.float32)
         logprob = logprobs.gather(1, action[:, None])[:, 0]
         steps.append(_Step(episodes, seen, closed, action, logprob, value, torch.from_numpy(reward_B)))
         episodes = episodes[~stops_B]

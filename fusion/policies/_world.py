@@ -6,29 +6,16 @@ All episodes of a batch take their steps together, as looking an answer up needs
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from fusion.data import PredictionTable, category_places
-from fusion.policies._beliefs import Beliefs
+from fusion.data import PredictionTable, category_places, is_open
+from fusion.policies._beliefs import Beliefs, Views, cross_fitted
 from fusion.schema import BoolArray, FloatArray, IntArray
 
 _LEADERS = 3
 """Options whose probabilities a policy is shown, the likeliest first."""
-
-
-class Views(NamedTuple):
-    """What beliefs say of each question: float64 [N, M] weights of votes, [N, M + 1] what their number adds."""
-
-    votes: FloatArray
-    counts: FloatArray
-
-    @classmethod
-    def of(cls, beliefs: Beliefs, category_N: IntArray) -> "Views":
-        """Return what one set of beliefs says of questions by their categories; -1 is the mean over these."""
-        votes_NM = np.vstack([beliefs.votes, beliefs.votes.mean(axis=0)])[category_N]
-        return cls(votes_NM, np.broadcast_to(beliefs.counts, (len(category_N), len(beliefs.counts))))
 
 
 @dataclass(kw_only=True)
@@ -41,6 +28,8 @@ class World:
         category: int [N], from 0; -1 for one that was not there in fit.
         num_categories: C.
         views: What the beliefs say of each question.
+        open: Whether the right answer may be none of the options: these are what agents answered, and one that nobody
+            asked has named is not there.
     """
 
     answers: IntArray
@@ -48,21 +37,37 @@ class World:
     category: IntArray
     num_categories: int
     views: Views
+    open: bool = False
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.size = int(self.options.max(initial=1))
+        self.size = self.views.gains.shape[2]
 
     @classmethod
-    def of(cls, table: PredictionTable, categories: Sequence[str], views: Views) -> "World":
-        """Return the world of a table."""
+    def of(cls, table: PredictionTable, categories: Sequence[str], views: Views, *, open: bool) -> Self:
+        """Return the world of a table, whose categories of fit are `categories`."""
         return cls(
             answers=table.answers.astype(np.intp),
             options=table.num_options.astype(np.intp),
             category=category_places(table, categories),
             num_categories=max(len(categories), 1),
             views=views,
+            open=open,
         )
+
+    @classmethod
+    def to_learn_from(cls, table: PredictionTable, categories: Sequence[str], *, seed: int) -> Self:
+        """Return the world of labelled questions, of each of which beliefs speak that were learned from the others.
+
+        Raises:
+            InvalidTable: When the table has no labels.
+        """
+        return cls.of(table, categories, cross_fitted(table, categories, seed=seed), open=is_open(table))
+
+    @classmethod
+    def to_act_in(cls, table: PredictionTable, categories: Sequence[str], beliefs: Beliefs, *, open: bool) -> Self:
+        """Return the world of questions that beliefs have not seen."""
+        return cls.of(table, categories, beliefs.views(table, category_places(table, categories)), open=open)
 
     def begin(self, rows_B: IntArray) -> "State":
         """Return the state in which nobody has been asked, for questions `rows_B`."""
@@ -87,11 +92,24 @@ class World:
         self._hear(state, np.arange(len(agents_B)), agents_B)
 
     def probabilities(self, state: "State") -> FloatArray:
-        """Return what the answers so far make of the options, float64 [B, K]."""
-        curve_BK = np.take_along_axis(self.views.counts[state.rows], state.counts, axis=1)
-        scores_BK = np.where(np.arange(self.size) < self.options[state.rows][:, None], state.votes + curve_BK, -np.inf)
-        probs_BK = np.exp(scores_BK - scores_BK.max(axis=1, keepdims=True))
-        return np.asarray(probs_BK / probs_BK.sum(axis=1, keepdims=True))
+        """Return what the answers so far make of the options, float64 [B, K]; of open ones less than 1 altogether."""
+        scores_BK = state.scores + np.take_along_axis(self.views.curves[state.rows], state.counts, axis=1)
+        there_BK = np.arange(self.size) < self.options[state.rows][:, None]
+        if self.open:
+            there_BK &= state.counts > 0
+        scores_BK = np.where(there_BK, scores_BK, -np.inf)
+        most_B1 = scores_BK.max(axis=1, keepdims=True)
+        if self.open:
+            # That it is none of them has the score 0.
+            most_B1 = np.maximum(most_B1, 0)
+        probs_BK = np.exp(scores_BK - most_B1)
+        others_B1 = np.exp(-most_B1) if self.open else 0.0
+        return np.asarray(probs_BK / (probs_BK.sum(axis=1, keepdims=True) + others_B1))
+
+    def likeliest(self, state: "State") -> IntArray:
+        """Return the likeliest option, int [B]; -1 where nobody who was asked named one."""
+        best_B = self.probabilities(state).argmax(axis=1)
+        return np.where((state.counts > 0).any(axis=1), best_B, -1)
 
     def observe(self, state: "State", price_B: FloatArray) -> FloatArray:
         """Return what a policy sees, float32 [B, D]; permuting options changes nothing.
@@ -122,10 +140,9 @@ class World:
         rows = state.rows[which]
         said = self.answers[rows, agents]
         state.asked[which, agents] = True
+        state.scores[which] += self.views.gains[rows, agents]
         spoke = said >= 0
-        place = which[spoke], said[spoke]
-        state.votes[place] += self.views.votes[rows[spoke], agents[spoke]]
-        state.counts[place] += 1
+        state.counts[which[spoke], said[spoke]] += 1
 
 
 class State(NamedTuple):
@@ -134,15 +151,15 @@ class State(NamedTuple):
     Attributes:
         rows: int [B], their questions.
         asked: bool [B, M].
-        votes: float64 [B, K], weights of the votes for each option.
+        scores: float64 [B, K], what those asked add to each option.
         counts: int [B, K], number of votes.
     """
 
     rows: IntArray
     asked: BoolArray
-    votes: FloatArray
+    scores: FloatArray
     counts: IntArray
 
     def take(self, which: BoolArray | IntArray) -> "State":
         """Return some of the episodes, copied."""
-        return State(self.rows[which], self.asked[which], self.votes[which], self.counts[which])
+        return State(self.rows[which], self.asked[which], self.scores[which], self.counts[which])

@@ -109,8 +109,8 @@ def _of(table: PredictionTable, mask_BM: BoolArray, part: slice, *, probs: bool,
     kept_BK = valid_BK if probs else backed_BK
     columns = [votes_BKM[kept_BK]]
     if probs:
-        columns += [kind_BKM[kept_BK] for kind_BKM in _beliefs(table, mask_BM, part, valid_BK)]
-    columns.append(_counts(count_BK[kept_BK], table.num_agents))
+        columns += [kind_BKM[kept_BK] for kind_BKM in centred(table, mask_BM, part)]
+    columns.append(count_curves(count_BK[kept_BK], table.num_agents))
     return Candidates(
         start=np.concatenate([[0], np.cumsum(kept_BK.sum(axis=1))]),
         option=np.nonzero(kept_BK)[1],
@@ -135,11 +135,13 @@ def _votes(table: PredictionTable, mask_BM: BoolArray, part: slice, samples: int
     return votes_BKM
 
 
-def _beliefs(
-    table: PredictionTable, mask_BM: BoolArray, part: slice, valid_BK: BoolArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return float64 [B, K, M] twice: probabilities, and their logarithms, less the means over a question's options."""
+def centred(table: PredictionTable, mask_BM: BoolArray, part: slice) -> tuple[FloatArray, FloatArray]:
+    """Return float64 [B, K, M] twice: probabilities, and their logarithms, less the means over a question's options.
+
+    Both are 0 where an agent is not in the mask, or gives no probabilities.
+    """
     assert table.probs is not None
+    valid_BK = np.arange(table.max_options) < table.num_options[part, None]
     probs_BKM = np.moveaxis(table.probs[part, :, : table.max_options], 1, 2).astype(np.float64)
     known_B1M = (probs_BKM.sum(axis=1, keepdims=True) > 0) & mask_BM[:, None]
     used_BKM = known_B1M & valid_BK[:, :, None]
@@ -151,7 +153,16 @@ def _beliefs(
     return found[0], found[1]
 
 
-def _counts(votes_R: FloatArray, num_agents: int) -> FloatArray:
+def scales(features_RD: FloatArray, num_agents: int, *, probs: bool) -> FloatArray:
+    """Return by what to divide features, [D]: votes and counts by 1, beliefs by the root of their mean square."""
+    scale_D = np.ones(features_RD.shape[1])
+    for kind in kinds(num_agents, probs=probs)[1:-1]:
+        values = features_RD[:, kind]
+        scale_D[kind] = np.sqrt((values**2).sum() / max(np.count_nonzero(values), 1)) or 1.0
+    return scale_D
+
+
+def count_curves(votes_R: FloatArray, num_agents: int) -> FloatArray:
     """Return float64 [R, NUM_COUNTS]: curves of the number of votes, all 0 at none.
 
     Together they let an option that one agent named, one that two did, and a majority differ from what the sum of the

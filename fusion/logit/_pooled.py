@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusion.fusers._candidates import Candidates
-from fusion.fusers._threads import one_thread
+from fusion.logit._candidates import Candidates
+from fusion.logit._threads import one_thread
 from fusion.schema import BoolArray, FloatArray, IntArray
 
 _ROUNDS = 12
