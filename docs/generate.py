@@ -28,6 +28,7 @@ VERBS = (
     "record",
     *(f"store {verb}".strip() for verb in ("", "ls", "verify", "export", "import", "gc")),
     "bench",
+    "stream",
     "prune",
     "compare",
     "report",

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fusion._path import Step as Step
+from fusion._path import answer_text, option_names, settled
 from fusion.agents import sum_usage, sum_usd
 from fusion.data import LETTERS, PredictionTable
 from fusion.schema import Decision, Json, Question, Status, Usage
@@ -55,6 +57,8 @@ class Answer:
         seconds: From the question to the answer.
         table: What the decision saw, one row; replaying it gives the same decision.
         decision: The fused answer as the fuser returned it.
+        path: How it came about: who was asked together and why, step by step; the last step says why nobody else was,
+            and how disagreement was settled.
     """
 
     question: Question
@@ -67,6 +71,7 @@ class Answer:
     seconds: float
     table: PredictionTable
     decision: Decision
+    path: tuple[Step, ...] = ()
 
     @property
     def usage(self) -> Usage:
@@ -109,37 +114,31 @@ class Answer:
             "fuser_usage": None if self.fusing is None else dataclasses.asdict(self.fusing),
             "seconds": self.seconds,
             "members": [dataclasses.asdict(member) for member in self.members],
+            "path": [_step_json(step) for step in self.path],
         }
         plain: dict[str, Json] = json.loads(json.dumps(value))
         return plain
 
 
-def answer_text(table: PredictionTable, index: int) -> str | None:
-    """Return answer number `index` of a one-row table in words; None for -1."""
-    if index < 0:
-        return None
-    assert table.options is not None, "tabulate always gives the options' texts"
-    return _names(table.options[0])[index]
-
-
-def _names(options: Sequence[str]) -> list[str]:
-    """Return the options' texts, told apart by their letters where texts repeat."""
-    if len(set(options)) == len(options):
-        return list(options)
-    return [f"{LETTERS[k]}. {option}" for k, option in enumerate(options)]
+def _step_json(step: Step) -> dict[str, object]:
+    told = None if step.told is None else step.told._asdict()
+    fields: dict[str, object] = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+    return fields | {"told": told}
 
 
 def summarise(
     question: Question,
     members: tuple[Member, ...],
+    path: Sequence[Step],
     *,
     seconds: float,
     table: PredictionTable,
     decision: Decision,
+    fuser: str,
 ) -> Answer:
-    """Return the answer that a decision amounts to."""
+    """Return the answer that a decision of the fuser of that name amounts to."""
     index = int(decision.answers[0])
-    options = _names(table.options[0]) if table.options is not None else []
+    options = option_names(table.options[0]) if table.options is not None else []
     fused = answer_text(table, index)
     votes: dict[str, tuple[str, ...]] = {}
     for member in members:
@@ -154,9 +153,18 @@ def summarise(
     if decision.probs is not None:
         probs = {option: float(decision.probs[0, k]) for k, option in enumerate(options)}
     plain = table.options[0][index] if table.options is not None and index >= 0 else None
+    text = plain if decision.texts is None else decision.texts[0] or None
+    conflict = settled(
+        votes,
+        fuser=fuser,
+        # Options whose texts repeat go by the names that votes have.
+        answer=fused if decision.texts is None else text,
+        probs=probs,
+        confidence=None if decision.confidence is None else float(decision.confidence[0]),
+    )
     return Answer(
         question=question,
-        text=plain if decision.texts is None else decision.texts[0] or None,
+        text=text,
         label=LETTERS[index] if question.options and index >= 0 else None,
         probs=probs,
         votes=votes,
@@ -165,4 +173,5 @@ def summarise(
         seconds=seconds,
         table=table,
         decision=decision,
+        path=(*path[:-1], *(dataclasses.replace(step, conflict=conflict) for step in path[-1:])),
     )

@@ -1,6 +1,7 @@
 """Ensemble: a pool of agents, a selector that says whom to ask, and a fuser that settles the answer."""
 
 import asyncio
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from fusion.data import FreeForm, PredictionTable, Reader, load_task, make_quest
 from fusion.discovery import build, names, spec_of
 from fusion.errors import FusionError, InvalidSpec, UnknownName, UsageError
 from fusion.live import Limits, Round
-from fusion.protocols import AskingFuser, Fuser, Selector
+from fusion.protocols import AskingFuser, Fuser, Selector, Telling, TellingSelector
 from fusion.schema import BoolArray, Decision, Question, Sees, Selection, Spec, System
 
 AT_ONCE = 64
@@ -138,7 +139,7 @@ class Ensemble:
             options: What to choose from, where `question` is a text.
             reader: Reads what the agents write: the question's task, or its spec; by default the letter of an option,
                 or the text.
-            limits: Quorum, deadline, cost.
+            limits: Quorum, deadline, cost, calls.
             store: Where answers are looked up, so that nothing is asked twice, and kept.
 
         Raises:
@@ -167,9 +168,12 @@ class Ensemble:
                 store=store,
             )
             adaptive = self.selector.sees == "answers"
-            table, _, decision = await asking.run(self._choose, self.fuser, adaptive=adaptive)
+            table, _, decision = await asking.run(
+                self._choose, self.fuser, adaptive=adaptive, selector=_called(self.selector)
+            )
             seconds = time.monotonic() - started
-        return summarise(question, asking.members(table), seconds=seconds, table=table, decision=decision)
+        made = asking.members(table), asking.path
+        return summarise(question, *made, seconds=seconds, table=table, decision=decision, fuser=_called(self.fuser))
 
     def close(self) -> None:
         """Give back what asking took: connections, models, processes. The ensemble may be used again."""
@@ -210,15 +214,20 @@ class Ensemble:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _choose(self, table: PredictionTable, asked_NM: BoolArray) -> Selection:
+    def _choose(self, table: PredictionTable, asked_NM: BoolArray) -> tuple[Selection, Telling | None]:
         if self.selector.sees == "labels":
             raise UsageError(
                 f"{spec_of(self.selector)} reads the right answers, which nobody has for a live question; it is an "
                 "upper bound for fusion bench"
             )
         if self.selector.sees != "answers":
-            return _checked(self.selector, self.selector.select(_view(table, self.selector.sees)), table)
-        return _checked(self.selector, self.selector.select(table.blind().revealed(asked_NM)), table)
+            return _checked(self.selector, self.selector.select(_view(table, self.selector.sees)), table), None
+        seen = table.blind().revealed(asked_NM)
+        selection = _checked(self.selector, self.selector.select(seen), table)
+        if not isinstance(self.selector, TellingSelector):
+            return selection, None
+        (told,) = self.selector.tell(seen)
+        return selection, told
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write everything needed to use the ensemble elsewhere into `folder`.
@@ -293,6 +302,11 @@ def _checked(selector: Selector, selection: Selection, table: PredictionTable) -
     if len(empty):
         raise FusionError(f"{spec_of(selector)} selects nobody on question {table.question_ids[empty[0]]!r}")
     return selection
+
+
+def _called(method: object) -> str:
+    """Return what to call a method; one that was passed in need not have a spec."""
+    return spec_of(method).name if dataclasses.is_dataclass(method) else type(method).__name__
 
 
 def _selector(given: Selector | Spec | str) -> Selector:

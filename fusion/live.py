@@ -5,17 +5,17 @@ The table that the decision saw is part of the answer, so that replaying it give
 
 import asyncio
 import dataclasses
-import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt
 
+from fusion._limits import CallCount
+from fusion._limits import Limits as Limits
+from fusion._path import Cut, Step, Stop, Walk, answer_text, spoke
 from fusion.agents import (
     Agent,
     AgentPool,
@@ -31,10 +31,9 @@ from fusion.agents import (
     sum_usd,
     usd,
 )
-from fusion.answer import Member, answer_text
+from fusion.answer import Member
 from fusion.data import Call, PredictionTable, Reader, tabulate
 from fusion.errors import (
-    ConfigError,
     FusionError,
     NoQuorum,
     NotFitted,
@@ -43,51 +42,15 @@ from fusion.errors import (
     TableMismatch,
     UsageError,
 )
-from fusion.protocols import Fuser, SettlingFuser, is_slow
+from fusion.protocols import Fuser, SettlingFuser, Telling, is_slow
 from fusion.schema import FINAL, BoolArray, Completion, Decision, Question, Request, Selection
 
 _PAUSE_S = 0.01
 """How long nothing must arrive before it is worth finding out whether the rest can be cancelled."""
 
-Choose = Callable[[PredictionTable, BoolArray], Selection]
-"""Whom a selector listens to, given what has been answered so far and bool [1, M], who has been asked."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """When to stop asking.
-
-    Money and time are those of the whole question. What the members leave of them is for the calls that a fuser makes
-    itself (`synthesize`, `rank`): it makes only those that surely fit, waits for none of them any longer, and lets
-    votes decide where one is missing. A fuser that runs a model of its own (`topla_summary`) costs no money, and
-    cannot be interrupted: it may end after the deadline.
-
-    Args:
-        quorum: Answers that are needed: a number, or a share of the agents asked (a float up to 1).
-        deadline_s: Seconds after which those who have not answered are left out, whoever asked them.
-        max_cost: USD that one question may cost at most; agents that might exceed it are not asked. All need prices,
-            one that the fuser asks too.
-        settle: Cancel the calls that cannot change the answer any more.
-    """
-
-    quorum: int | float = 0.5
-    deadline_s: Annotated[float, Gt(0)] | None = None
-    max_cost: Annotated[float, Ge(0)] | None = None
-    settle: bool = True
-
-    def __post_init__(self) -> None:
-        if isinstance(self.quorum, bool) or not isinstance(self.quorum, int | float):
-            raise ConfigError(f"quorum must be a number of agents, or a share from 0.0 to 1.0, got {self.quorum!r}")
-        if not self.quorum >= 0 or (isinstance(self.quorum, float) and self.quorum > 1):
-            raise ConfigError(f"quorum must be a number of agents, or a share from 0.0 to 1.0, got {self.quorum}")
-        if self.deadline_s is not None and not self.deadline_s > 0:
-            raise ConfigError(f"deadline_s must be more than 0 seconds, got {self.deadline_s}")
-        if self.max_cost is not None and not self.max_cost >= 0:
-            raise ConfigError(f"max_cost must be at least 0 USD, got {self.max_cost}")
-
-    def needed(self, num_asked: int) -> int:
-        """Return how many of `num_asked` agents must answer."""
-        return math.ceil(self.quorum * num_asked) if isinstance(self.quorum, float) else self.quorum
+Choose = Callable[[PredictionTable, BoolArray], tuple[Selection, Telling | None]]
+"""Whom a selector listens to, given what has been answered so far and bool [1, M], who has been asked; and what it says
+of that."""
 
 
 @dataclass(kw_only=True)
@@ -114,15 +77,31 @@ class Round:
     calls: dict[tuple[int, int], Completion] = field(default_factory=dict, init=False)
     keys: dict[tuple[int, int], RecordKey] = field(default_factory=dict, init=False)
     known: set[tuple[int, int]] = field(default_factory=set, init=False)
+    path: list[Step] = field(default_factory=list, init=False)
     _adaptive: bool = field(default=False, init=False)
+    _count: CallCount = field(init=False)
+    _refused: set[str] = field(default_factory=set, init=False)
+    _kept_out: dict[str, Stop] = field(default_factory=dict, init=False)
+    _short: dict[str, Stop] = field(default_factory=dict, init=False)
+    _late: list[str] = field(default_factory=list, init=False)
+    _idle: list[str] = field(default_factory=list, init=False)
 
-    async def run(self, choose: Choose, fuser: Fuser, *, adaptive: bool) -> tuple[PredictionTable, Selection, Decision]:
+    def __post_init__(self) -> None:
+        self._count = CallCount(self.limits.max_calls)
+
+    async def run(
+        self, choose: Choose, fuser: Fuser, *, adaptive: bool, selector: str
+    ) -> tuple[PredictionTable, Selection, Decision]:
         """Ask whom `choose` wants, until nobody new is wanted, and fuse.
+
+        Whom a limit keeps from being asked stays unasked, but is not tried again; a selector that wants nobody else but
+        these is done. It is so on replay, too.
 
         Args:
             choose: The selector, already given what it may see.
             fuser: Settles the answer.
             adaptive: Whether the selector looks at answers, and so may want to ask more after some came.
+            selector: Its name.
 
         Raises:
             NoQuorum: When too few of the agents asked gave an answer.
@@ -132,26 +111,47 @@ class Round:
         budget = Budget(self.pool, self.limits.max_cost)
         asked_M = np.zeros(len(self.pool), dtype=bool)
         self._adaptive = adaptive
-        nothing = self.table()
-        selection = choose(nothing, asked_M[None])
-        self._check(nothing, selection, fuser)
-        while True:
-            new_M = selection.mask[0] & ~asked_M
-            left = None if self.limits.deadline_s is None else self.limits.deadline_s - (time.monotonic() - started)
-            if not new_M.any() or (left is not None and left <= 0):
-                break
+        walk = Walk(selector, num_agents=len(self.pool), adaptive=adaptive)
+        table = self.table()
+        selection, told = choose(table, asked_M[None])
+        self._check(table, selection, fuser)
+        while (new_M := selection.mask[0] & ~asked_M).any():
+            wanted = _in_order(selection, new_M)
             asked_M |= new_M
-            await self._ask(_in_order(selection, new_M), selection, fuser, budget, left)
+            left = self._left(started)
+            if left is None or left > 0:
+                await self._ask(wanted, selection, fuser, budget, left)
+                self._note_refused(wanted)
+            else:
+                self._kept_out |= dict.fromkeys(self._named(wanted), "deadline")
+            agents = [name for name in self._named(wanted) if name not in self._kept_out]
+            walk.ask(agents, table, wanted=len(wanted), told=told)
+            table = self.table()
             if not adaptive:
                 break
-            selection = choose(self.table(), asked_M[None])
-        table = self.table()
+            selection, told = choose(table, asked_M[None])
         self._require_quorum(table, asked_M)
-        left = None if self.limits.deadline_s is None else self.limits.deadline_s - (time.monotonic() - started)
-        allowance, blind = Allowance(usd=budget.left, seconds=left), table.blind()
+        walk.end(table, told=told, cut=Cut(self._kept_out, self._short, self._late, self._idle), limits=self.limits)
+        self.path = walk.steps
+        allowance, blind = Allowance(usd=budget.left, seconds=self._left(started)), table.blind()
         if is_slow(fuser):
             return table, selection, await _apart(lambda: _fused(fuser, blind, selection, allowance))
         return table, selection, _fused(fuser, blind, selection, allowance)
+
+    def _left(self, started: float) -> float | None:
+        """Return the seconds that are left; None for no limit."""
+        return None if self.limits.deadline_s is None else self.limits.deadline_s - (time.monotonic() - started)
+
+    def _named(self, positions: Sequence[int]) -> list[str]:
+        return [self.pool.names[m] for m in positions]
+
+    def _note_refused(self, positions: Sequence[int]) -> None:
+        """Note whom a limit kept from being asked at all, or for all draws."""
+        for m, name in zip(positions, self._named(positions), strict=True):
+            refused = [call.status == "over_budget" for (agent, _), call in self.calls.items() if agent == m]
+            if any(refused):
+                noted = self._kept_out if all(refused) else self._short
+                noted[name] = "max_calls" if name in self._refused else "max_cost"
 
     def _check(self, nothing: PredictionTable, selection: Selection, fuser: Fuser) -> None:
         """Find out before anybody is paid what could not work anyway.
@@ -163,6 +163,9 @@ class Round:
         wanted = len(self.pool) if self._adaptive else int(selection.mask[0].sum())
         if self.limits.needed(wanted) > wanted:
             raise UsageError(f"a quorum of {self.limits.quorum} cannot be met: {wanted} agents are asked")
+        most = self.limits.max_calls
+        if most is not None and self.store is None and self.limits.needed(0) > most:
+            raise UsageError(f"a quorum of {self.limits.quorum} cannot be met with {most} calls; raise max_calls")
         self.reader.parse("", self.question)
         try:
             _fused(fuser, nothing.blind(), selection, Allowance(usd=self.limits.max_cost))
@@ -237,12 +240,20 @@ class Round:
             # by the first of them.
             await asyncio.gather(*tasks, return_exceptions=True)
             if why is not None:
-                self._leave_out([tasks[task] for task in pending], why, time.monotonic() - started)
+                left_out = [tasks[task] for task in pending]
+                noted = self._late if why.status == "timeout" else self._idle
+                noted += self._named(sorted(left_out))
+                self._leave_out(left_out, why, time.monotonic() - started)
 
     async def _ask_one(self, m: int, budget: Budget) -> None:
         """Ask one agent all its draws; a failure of its engine is a status of its calls."""
         agent = self.pool.agents[m]
         open_samples: dict[int, Request] = {}
+        if self.store is None and self._count.is_up:
+            # Not even by what means it scores is found out any more.
+            for r in range(agent.samples):
+                self._keep(m, r, self._too_many(agent))
+            return
         try:
             await self.asker.scoring(agent, self.question)
             for r in range(agent.samples):
@@ -260,8 +271,19 @@ class Round:
                 if (m, r) not in self.calls:
                     self._keep(m, r, Completion(status="engine_error", detail=str(error)), store=False)
 
-    def _answer(self, agent: Agent, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Completion], None]:
-        return self.engines.engine_of(agent).generate(requests)
+    async def _answer(self, agent: Agent, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Completion], None]:
+        """Answer what the limit of calls allows; the rest comes back as `over_budget`."""
+        granted = self._count.take(len(requests))
+        if granted:
+            async with aclosing(self.engines.engine_of(agent).generate(requests[:granted])) as answers:
+                async for index, completion in answers:
+                    yield index, completion
+        for index in range(granted, len(requests)):
+            yield index, self._too_many(agent)
+
+    def _too_many(self, agent: Agent) -> Completion:
+        self._refused.add(agent.name)
+        return Completion(status="over_budget", detail=self._count.reason)
 
     def _recorded(self, m: int, sample: int, request: Request) -> bool:
         if self.store is None:
@@ -295,19 +317,23 @@ class Round:
         # A selector that looks at answers may want others after those that are missing.
         if self._adaptive or not isinstance(fuser, SettlingFuser):
             return False
+        self._note_refused([m for m in np.flatnonzero(selection.mask[0]).tolist() if m not in pending])
         table = self.table()
-        if int(table.answered[0].sum()) < self.limits.needed(int(selection.mask[0].sum())):
+        if int(table.answered[0].sum()) < self._needed(selection.mask[0]):
             return False
         pending_NM = np.zeros((1, len(self.pool)), dtype=bool)
         pending_NM[0, sorted(pending)] = True
         return bool(fuser.settled(table.blind(), selection, pending_NM)[0])
 
+    def _needed(self, wanted_M: BoolArray) -> int:
+        """Return how many must answer of those wanted, bool [M], whom no limit has kept from being asked."""
+        asked = sum(name not in self._kept_out for name in self._named(np.flatnonzero(wanted_M).tolist()))
+        # Where nobody could be asked, a share of those asked still needs somebody.
+        return self.limits.needed(max(asked, 1))
+
     def _require_quorum(self, table: PredictionTable, asked_M: BoolArray) -> None:
-        answered_M = table.answered[0]
-        if table.sample_answers is not None:
-            answered_M = answered_M | (table.sample_answers[0] >= 0).any(axis=1)
-        answered = int((answered_M & asked_M).sum())
-        needed = self.limits.needed(int(asked_M.sum()))
+        answered = int((spoke(table) & asked_M).sum())
+        needed = self._needed(asked_M)
         if answered >= needed:
             return
         causes = {

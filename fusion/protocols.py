@@ -1,4 +1,4 @@
-"""What a method must offer. Protocols only: no implementation, nothing to inherit.
+"""What a method must offer. Protocols, and what they hand over: no implementation, nothing to inherit.
 
 A method is a keyword-only dataclass whose init fields are its hyper-parameters. `fit` writes what it
 learned to attributes whose names end with an underscore and returns the method itself.
@@ -7,7 +7,7 @@ learned to attributes whose names end with an underscore and returns the method 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -146,6 +146,40 @@ class Selector(Protocol):
 
     def select(self, table: PredictionTable) -> Selection:
         """Choose agents for every row, reading only what `sees` allows."""
+        ...
+
+
+class Telling(NamedTuple):
+    """What an adaptive selector says of one question; None is what it does not say.
+
+    Attributes:
+        agent: Who comes next: is asked, or would be if it did not stop. None where nobody is left.
+        goes_on: Whether it wants more agents than have been asked.
+        gain: Accuracy that asking on is expected to gain, what later calls cost taken off.
+        price: Accuracy that the next call has to be worth.
+        probability: Probability of what it does, under its policy.
+        words: Why, in its own words, to go before those that are made from the numbers; "" for none.
+    """
+
+    agent: str | None
+    goes_on: bool
+    gain: float | None = None
+    price: float | None = None
+    probability: float | None = None
+    words: str = ""
+
+
+@runtime_checkable
+class TellingSelector(Selector, Protocol):
+    """A selector that says why it asks on or stops."""
+
+    def tell(self, table: PredictionTable) -> tuple[Telling, ...]:
+        """Say of every row why `select`, given the same table, does what it does.
+
+        Raises:
+            NotFitted: Before fit.
+            TableMismatch: When the agents are not those of fit.
+        """
         ...
 
 

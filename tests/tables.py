@@ -46,6 +46,7 @@ NEAR_PAPER = (
 PER_QUESTION = ("num_options", "labels", "categories", "references", "questions", "options")
 PER_ANSWER = ("answers", "asked", "probs", "sample_answers", "scores", "tokens_in", "tokens_out", "seconds", "texts")
 NEEDS: Mapping[str, Callable[[], Mapping[str, Param]]] = {
+    "marl_aggregator": lambda: {"updates": 2},
     "marl_focal": lambda: {"updates": 2},
     "rank": lambda: {"pool": str(Path(__file__).with_name("answering_pool.yaml")), "agent": "judge"},
     "synthesize": lambda: {"pool": str(Path(__file__).with_name("answering_pool.yaml")), "agent": "writer"},

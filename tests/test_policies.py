@@ -9,7 +9,7 @@ import tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.data import PredictionTable
+from fusion.data import PredictionTable, best_rated
 from fusion.ensemble import Ensemble, ask
 from fusion.errors import InvalidTable, NotFitted, TableMismatch
 from fusion.policies import Beliefs, PpoOptions, Stopping, Views, World, play, stop_when, train_policy
@@ -200,7 +200,7 @@ class TestStopping:
         courses = play(found, np.array([1]), costs_M=np.array([0.01, 1.99]), most=2)
         assert courses.agents.tolist() in ([[0, 1]], [[1, 0]])
         policy, _ = stop_when(courses, 0.1, costs_M=np.ones(2))
-        ahead = float(courses.right[1, 0]) - 0.1 - float(courses.right[0, 0])
+        ahead = float(courses.rewards[1, 0]) - 0.1 - float(courses.rewards[0, 0])
         square = float((courses.seen[0, 0] ** 2).sum())
         assert courses.seen[0, 0] @ policy.gains[0] == pytest.approx(ahead * square / (square + 3))
 
@@ -277,6 +277,55 @@ class TestPolicy:
         table = tables.by_hand(answers_NM, labels_N.tolist(), tokens_out=tokens_NM)
         asked_NM = ask(MarlFocal(costs="tokens").fit(table), table)[1]
         assert asked_NM.sum(axis=0).tolist() == [0, 60]
+
+
+def rated(seed: int, *, questions: int = 400) -> PredictionTable:
+    """Nothing is right: every agent says something else, and a's is better in law, b's in maths; c's never is.
+
+    Scores are in [0, 1]: 0.8 for the better one, 0.3 for the other, 0.1 for c, all with some noise.
+    """
+    rng = np.random.default_rng(seed)
+    maths_N = rng.random(questions) < 0.5
+    scores_NM = np.stack([np.where(maths_N, 0.3, 0.8), np.where(maths_N, 0.8, 0.3), np.full(questions, 0.1)], axis=1)
+    return tables.by_hand(
+        np.tile([0, 1, 2], (questions, 1)),
+        [-1] * questions,
+        question_ids=[f"{seed}-{n}" for n in range(questions)],
+        categories=np.where(maths_N, "maths", "law").tolist(),
+        num_options=[3] * questions,
+        scores=np.clip(scores_NM + rng.normal(0, 0.1, scores_NM.shape), 0, 1),
+    )
+
+
+class TestScores:
+    def test_the_best_rated_by_hand(self) -> None:
+        """Scores .2, .9, .7, .5 for options 0, 1, 1, 2: 1 is best. Of equal ones most votes, then the first agent."""
+        table = tables.by_hand(
+            [[0, 1, 1, 2], [2, 1, 1, 0], [2, 1, 0, -1], [-1, -1, -1, -1]],
+            [0, 0, 0, 0],
+            num_options=[3] * 4,
+            scores=[[0.2, 0.9, 0.7, 0.5], [0.4] * 4, [0.4, 0.4, 0.4, 0.9], [0.0] * 4],
+        )
+        found, worth_NK = best_rated(table)
+        assert found.require_labels().tolist() == [1, 1, 2, -1]
+        np.testing.assert_allclose(worth_NK[0], [0.2, 0.9, 0.5])
+        np.testing.assert_allclose(worth_NK[3], 0)
+
+    def test_scores_that_are_not_there(self) -> None:
+        with pytest.raises(InvalidTable, match="no scores"):
+            MarlFocal(reward="score").fit(specialists(0, questions=20))
+
+    def test_it_asks_who_answers_best(self) -> None:
+        """One call to the agent whose answers are best there, where labels say nothing."""
+        fit, test = rated(0), rated(1)
+        ensemble = Ensemble(fit.agents, MarlFocal(reward="score", price=0.02), "marl_aggregator(target=score)").fit(fit)
+        found = ensemble.replay(test)
+        assert test.scores is not None
+        assert found.asked.sum(axis=1).mean() < 1.3
+        reached = test.scores[np.arange(len(test)), found.decision.answers].mean()
+        assert reached > 0.75
+        # The best agent everywhere, and everybody's votes.
+        assert reached > test.scores.mean(axis=0).max() + 0.15
 
 
 class TestRefusals:

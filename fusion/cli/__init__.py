@@ -29,6 +29,7 @@ from fusion.cli import (
     report,
     rescore,
     store,
+    stream,
 )
 from fusion.errors import FusionError
 
@@ -46,6 +47,7 @@ app.command("ask")(ask.ask_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("record")(record.record_command)
 app.command("bench")(bench.bench_command)
+app.command("stream", epilog=stream.DIFFERENCE)(stream.stream_command)
 app.command("prune")(prune.prune_command)
 app.command("compare")(compare.compare_command)
 app.command("fit")(fit.fit_command)

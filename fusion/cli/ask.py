@@ -10,7 +10,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fusion.answer import Answer, Member
+    from rich.console import Console
+
+    from fusion.answer import Answer, Member, Step
     from fusion.ensemble import Ensemble
 
 
@@ -40,6 +42,9 @@ def ask_command(
     max_cost: Annotated[
         float | None, typer.Option(help="USD it may cost at most.", envvar="FUSION_MAX_COST", min=0)
     ] = None,
+    max_calls: Annotated[
+        int | None, typer.Option(help="Calls it may take at most; what is on record is none.", min=0)
+    ] = None,
     record: Annotated[
         Path | None, typer.Option(help="Folder of a record: nothing in it is asked again, everything new is kept.")
     ] = None,
@@ -58,7 +63,7 @@ def ask_command(
     from fusion.live import Limits
 
     text = sys.stdin.read() if question == "-" else question
-    limits = Limits(quorum=_quorum(quorum), deadline_s=deadline, max_cost=max_cost)
+    limits = Limits(quorum=_quorum(quorum), deadline_s=deadline, max_cost=max_cost, max_calls=max_calls)
     with contextlib.ExitStack() as stack:
         members = stack.enter_context(_ensemble(ensemble, pool, system, set_ or ()))
         store = stack.enter_context(RecordStore.open(record)) if record else None
@@ -130,6 +135,7 @@ def _show(answer: Answer) -> None:
         )
     console = make_console()
     console.print(shown)
+    _show_path(answer, console)
     answered = sum(map(len, answer.votes.values()))
     cost = "" if answer.cost is None else f", {answer.cost:.6f} USD"
     typer.echo(
@@ -138,6 +144,28 @@ def _show(answer: Answer) -> None:
     )
     label = f"{answer.label}. " if answer.label else ""
     typer.echo(f"answer: {label}{answer.text if answer.text is not None else '(none: everybody abstained)'}")
+
+
+def _show_path(answer: Answer, console: Console) -> None:
+    """Print who was asked after whom and why, why nobody else was, and how disagreement was settled."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    *steps, last = answer.path
+    if len(steps) > 1:
+        shown = Table("step", "asked", "known before", "why", title="path", title_justify="left")
+        for number, step in enumerate(steps, 1):
+            shown.add_row(str(number), escape(", ".join(step.agents)), escape(_known(step)), escape(step.why))
+        console.print(shown)
+    lines = [f"asked: {step.why}" for step in steps if len(steps) == 1]
+    for line in (*lines, f"stopped: {last.why}", f"settled: {last.conflict}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _known(step: Step) -> str:
+    if step.leading is None:
+        return f"{step.asked} asked, no answer" if step.asked else "-"
+    return f"{step.answered} of {step.asked}: {100 * step.agreement:.0f} % {_one_line(step.leading, 24)}"
 
 
 def _how(member: Member) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fusion.data._order import accuracy_when_answering, by_accuracy, category_places, is_open, name_keys
     from fusion.data._parse import EXTRACTORS, get_extractor
     from fusion.data._rescore import rescore
-    from fusion.data._right import right_answers
+    from fusion.data._right import best_rated, right_answers
     from fusion.data._splits import Split, folds, require_disjoint, split
     from fusion.data._tabulate import Call, FreeForm, Reader, tabulate
     from fusion.data._task import load_task
@@ -34,6 +34,7 @@ _HOMES = {
     "Split": "fusion.data._splits",
     "WideLayout": "fusion.data._wide",
     "accuracy_when_answering": "fusion.data._order",
+    "best_rated": "fusion.data._right",
     "by_accuracy": "fusion.data._order",
     "canonical": "fusion.data._open",
     "category_places": "fusion.data._order",
@@ -68,6 +69,7 @@ __all__ = [
     "StrArray",
     "WideLayout",
     "accuracy_when_answering",
+    "best_rated",
     "by_accuracy",
     "canonical",
     "category_places",

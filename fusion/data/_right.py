@@ -4,7 +4,8 @@ import numpy as np
 
 from fusion.data._open import canonical
 from fusion.data._table import PredictionTable
-from fusion.schema import BoolArray, Decision
+from fusion.errors import InvalidTable
+from fusion.schema import BoolArray, Decision, FloatArray
 
 
 def right_answers(decision: Decision, table: PredictionTable) -> BoolArray:
@@ -35,3 +36,32 @@ def right_answers(decision: Decision, table: PredictionTable) -> BoolArray:
         for n in np.flatnonzero(own_N).tolist():
             right_N[n] = canonical(decision.texts[n]) == canonical(str(table.references[n]))
     return right_N
+
+
+def best_rated(table: PredictionTable) -> tuple[PredictionTable, FloatArray]:
+    """Return the table with the best rated option of every question as the right one, and what each option is worth.
+
+    An option is worth the highest score of an answer that gave it. Of equal ones that which most agents gave is best,
+    then that of the agent that comes first; -1 where nobody answered.
+
+    Returns:
+        The table, and float64 [N, K], 0 for options that nobody gave.
+
+    Raises:
+        InvalidTable: When the table has no scores.
+    """
+    if table.scores is None:
+        raise InvalidTable(
+            "the table has no scores to learn from; score its answers, or learn from labels: reward=label"
+        )
+    n_A, m_A = np.nonzero(table.answers >= 0)
+    place = n_A, table.answers[n_A, m_A]
+    worth_NK = np.full((len(table), table.max_options), -np.inf)
+    np.maximum.at(worth_NK, place, table.scores[n_A, m_A])
+    votes_NK = np.zeros(worth_NK.shape)
+    np.add.at(votes_NK, place, 1)
+    first_NK = np.full(worth_NK.shape, table.num_agents)
+    np.minimum.at(first_NK, place, m_A)
+    order_NK = np.lexsort((first_NK, -votes_NK, -worth_NK), axis=1)
+    labels_N = np.where(votes_NK.any(axis=1), order_NK[:, 0], -1)
+    return table._with(labels=labels_N), np.where(votes_NK > 0, worth_NK, 0.0)

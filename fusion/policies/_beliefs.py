@@ -5,19 +5,34 @@ alone, so that it is calibrated for few answers as for many. An option's score i
 curve of how many named it, so one answer more is one addition; nothing depends on an option's place.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from fusion.data import PredictionTable, accuracy_when_answering, category_places, folds, is_open
-from fusion.logit import NUM_COUNTS, Model, Rows, candidates, centred, count_curves, fit, joined, kinds, scales
+from fusion.logit import (
+    NUM_COUNTS,
+    Model,
+    Rows,
+    candidates,
+    centred,
+    count_curves,
+    fit,
+    joined,
+    kinds,
+    probabilities,
+    scales,
+)
 from fusion.schema import BoolArray, FloatArray, IntArray, Selection
 
 _MOST = 20_000
 """Questions that are learned from, evenly over the categories, where a table has more."""
 _FOLDS = 5
 _CHUNK = 10_000
+_PENALTY = 300.0
+_STEPS = 60
 
 
 class Beliefs(NamedTuple):
@@ -33,36 +48,30 @@ class Beliefs(NamedTuple):
     probs: bool
 
     @classmethod
-    def learn(cls, table: PredictionTable, categories: Sequence[str], *, rng: np.random.Generator) -> Self:
+    def learn(
+        cls,
+        table: PredictionTable,
+        categories: Sequence[str],
+        *,
+        rng: np.random.Generator,
+        among: BoolArray | None = None,
+    ) -> Self:
         """Learn from labelled answers.
 
         Args:
             table: Questions, with labels.
             categories: Those that are told apart, sorted; none where all questions are of one kind.
             rng: Draws who is heard.
+            among: bool [M], who may be heard at all; everybody by default.
 
         Raises:
             InvalidTable: When the table has no labels.
         """
-        labels_N = table.require_labels()
-        absent, probs = is_open(table), table.probs is not None
-        category_N = category_places(table, categories)
-        # Where the right answer is not among the options of a closed question, no option is.
-        known_N = np.flatnonzero((category_N >= 0) & (absent | (labels_N >= 0)))
-        order_N = known_N[np.argsort(category_N[known_N], kind="stable")]
-        if len(order_N) > _MOST:
-            order_N = order_N[np.linspace(0, len(order_N) - 1, _MOST).astype(np.intp)]
-        ordered = table.rows(order_N)
-        heard = Selection(_heard(len(ordered), table.num_agents, rng))
-        found = joined([part for _, part in candidates(ordered, heard, probs=probs, samples=1, absent=absent)])
-        scale_D = scales(found.features, table.num_agents, probs=probs)
-        rows = Rows(
-            candidates=found._replace(features=found.features / scale_D),
-            right=found.place(labels_N[order_N]),
-            bounds=np.searchsorted(category_N[order_N], np.arange(max(1, len(categories)) + 1)),
-        )
-        columns = kinds(table.num_agents, probs=probs)
-        learned = fit(rows, Model(_direction(table, len(scale_D)), columns, len(categories) > 1))
+        rows, probs = _rows(table, categories, rng=rng, among=among), table.probs is not None
+        scale_D = scales(rows.candidates.features, table.num_agents, probs=probs)
+        scaled = rows.candidates._replace(features=rows.candidates.features / scale_D)
+        model = Model(_direction(table, len(scale_D)), kinds(table.num_agents, probs=probs), len(categories) > 1)
+        learned = fit(dataclasses.replace(rows, candidates=scaled), model)
         return cls(np.vstack([learned.groups, learned.common]) / scale_D, probs)
 
     def views(self, table: PredictionTable, category_N: IntArray) -> "Views":
@@ -94,6 +103,46 @@ class Views(NamedTuple):
     curves: FloatArray
 
 
+def rewarded(
+    beliefs: Beliefs,
+    table: PredictionTable,
+    categories: Sequence[str],
+    *,
+    rng: np.random.Generator,
+    among: BoolArray | None = None,
+) -> Beliefs:
+    """Return weights that maximise the expected reward sum_n P(right), less a penalty about those that are given.
+
+    Args:
+        beliefs: Where to begin.
+        table: Labelled questions.
+        categories: Those of the beliefs.
+        rng: Draws who is heard.
+        among: bool [M], who may be heard at all.
+    """
+    from scipy.optimize import minimize
+
+    rows = _rows(table, categories, rng=rng, among=among)
+    found, named_N = rows.candidates, rows.right >= 0
+    counts_N, question_R, group_N = np.diff(found.start), found.question, rows.group
+    start = beliefs.weights
+
+    def loss(flat: FloatArray) -> tuple[float, FloatArray]:
+        weights_CD = flat.reshape(start.shape)
+        scores_R = np.einsum("rd,rd->r", found.features, weights_CD[group_N[question_R]])
+        probs_R, log_sums_N = probabilities(scores_R, counts_N, found.unnamed)
+        right_N = found.unnamed * np.exp(-log_sums_N)
+        right_N[named_N] = probs_R[rows.right[named_N]]
+        slope_R = right_N[question_R] * probs_R
+        slope_R[rows.right[named_N]] -= right_N[named_N]
+        slope_CD = _PENALTY * (weights_CD - start)
+        np.add.at(slope_CD, group_N[question_R], slope_R[:, None] * found.features)
+        return float(_PENALTY / 2 * ((weights_CD - start) ** 2).sum() - right_N.sum()), slope_CD.ravel()
+
+    reached = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}).x
+    return beliefs._replace(weights=reached.reshape(start.shape))
+
+
 def cross_fitted(table: PredictionTable, categories: Sequence[str], *, seed: int) -> Views:
     """Return what beliefs that were learned from other questions say of each labelled question.
 
@@ -118,6 +167,25 @@ def cross_fitted(table: PredictionTable, categories: Sequence[str], *, seed: int
         width = own.gains.shape[2]
         found.gains[mine_N, :, :width], found.curves[mine_N] = own
     return found
+
+
+def _rows(
+    table: PredictionTable, categories: Sequence[str], *, rng: np.random.Generator, among: BoolArray | None
+) -> Rows:
+    """Return labelled questions as every second is heard from random agents alone."""
+    labels_N, absent = table.require_labels(), is_open(table)
+    category_N = category_places(table, categories)
+    # Where the right answer is not among the options of a closed question, no option is.
+    known_N = np.flatnonzero((category_N >= 0) & (absent | (labels_N >= 0)))
+    order_N = known_N[np.argsort(category_N[known_N], kind="stable")]
+    if len(order_N) > _MOST:
+        order_N = order_N[np.linspace(0, len(order_N) - 1, _MOST).astype(np.intp)]
+    ordered = table.rows(order_N)
+    heard = Selection(_heard(len(ordered), table.num_agents, rng) & (True if among is None else among))
+    parts = candidates(ordered, heard, probs=table.probs is not None, samples=1, absent=absent)
+    found = joined([part for _, part in parts])
+    bounds = np.searchsorted(category_N[order_N], np.arange(max(1, len(categories)) + 1))
+    return Rows(candidates=found, right=found.place(labels_N[order_N]), bounds=bounds)
 
 
 def _heard(num_questions: int, num_agents: int, rng: np.random.Generator) -> BoolArray:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fusion.errors import MissingDependency
+from fusion.policies._stopping import reward_of
 from fusion.policies._world import State, World
 from fusion.schema import FloatArray, IntArray
 
@@ -73,6 +74,7 @@ def train_policy(
     *,
     options: PpoOptions,
     costs_M: FloatArray | None = None,
+    worth_NK: FloatArray | None = None,
     told: Told | None = None,
 ) -> Layers:
     """Train a policy that asks or stops on all questions of a world.
@@ -84,6 +86,7 @@ def train_policy(
         labels_N: The right options, -1 where it is none.
         options: How.
         costs_M: What a call of each agent costs, 1 for the mean; 1 each by default.
+        worth_NK: What each option is worth; 1 for the right one by default.
         told: Told of every update.
 
     Raises:
@@ -107,7 +110,8 @@ def train_policy(
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * left + 1e-5
         draws = torch.rand(len(labels_N), generator=generator, dtype=torch.float64).numpy()
-        steps = _play(world, labels_N, np.exp(low + draws * (high - low)), costs, net, generator)
+        price_N = np.exp(low + draws * (high - low))
+        steps = _play(world, labels_N, worth_NK, price_N, costs, net, generator)
         _improve(net, optimizer, steps, entropy=options.entropy * left, generator=generator)
         if told is not None:
             told(update + 1, options.updates)
@@ -167,6 +171,7 @@ class _Net:
 def _play(
     world: World,
     labels_N: IntArray,
+    worth_NK: FloatArray | None,
     price_N: FloatArray,
     costs: FloatArray,
     net: _Net,
@@ -185,7 +190,8 @@ def _play(
         action = torch.multinomial(logprobs.exp(), 1, generator=generator)[:, 0]
         chosen_B = action.numpy()
         stops_B = chosen_B == stop
-        right_B = (world.likeliest(state) == labels_N[episodes]) & (labels_N[episodes] >= 0)
+        worth_BK = None if worth_NK is None else worth_NK[episodes]
+        right_B = reward_of(world.likeliest(state), labels_N[episodes], worth_BK)
         reward_B = np.where(stops_B, right_B, -price_N[episodes] * costs[chosen_B]).astype(np.float32)
         logprob = logprobs.gather(1, action[:, None])[:, 0]
         steps.append(_Step(episodes, seen, closed, action, logprob, value, torch.from_numpy(reward_B)))

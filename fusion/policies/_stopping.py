@@ -1,7 +1,7 @@
 """When to stop asking, by least squares (Longstaff and Schwartz 2001; Tsitsiklis and Van Roy 2001).
 
 Agents are asked in an order that is learned for every category. What is learned then is when to stop: with V_L = R_L,
-and R_s = 1 where the likeliest option after s answers is right, going backwards from s = L - 1 to 1
+and R_s = 1 where the likeliest option after s answers is right (or its score), going backwards from s = L - 1 to 1
 
     G_s(x) = E[V_{s+1} - price cost_{s+1} - R_s | x]     a ridge regression on functions of what the answers so far say
     V_s    = V_{s+1} - price cost_{s+1}  where G_s(x) > 0,  else  R_s
@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fusion.data import PredictionTable
+from fusion.errors import InvalidTable
 from fusion.policies._world import State, World
-from fusion.schema import BoolArray, FloatArray, IntArray
+from fusion.schema import FloatArray, IntArray
 
 MOST_CALLS = 32
 """Agents that an order holds at most."""
@@ -61,14 +63,28 @@ class Courses(NamedTuple):
     Attributes:
         order: int [C + 1, L].
         seen: float64 [L, N, D], features after every answer.
-        right: bool [L, N], whether the likeliest option is right by then.
+        rewards: float64 [L, N], what the likeliest option is worth by then: 1 where it is right, or its score.
         agents: int [N, L], who answered.
     """
 
     order: IntArray
     seen: FloatArray
-    right: BoolArray
+    rewards: FloatArray
     agents: IntArray
+
+
+def mean_tokens(table: PredictionTable) -> FloatArray:
+    """Return the mean tokens of an answer of each agent, those of its question included, float64 [M], at least 1.
+
+    Raises:
+        InvalidTable: When the table has none.
+    """
+    if table.tokens_out is None:
+        raise InvalidTable("the table has no tokens to count; record them, or go by calls")
+    tokens_NM = table.tokens_out.astype(np.float64)
+    if table.tokens_in is not None:
+        tokens_NM = tokens_NM + table.tokens_in
+    return np.asarray(np.maximum(tokens_NM.mean(axis=0), 1.0))
 
 
 def features(world: World, state: State) -> FloatArray:
@@ -111,7 +127,9 @@ def features(world: World, state: State) -> FloatArray:
     return np.column_stack([*columns, hinges_BH, kind_BC, kind_BC * (1 - first_B)[:, None]])
 
 
-def play(world: World, labels_N: IntArray, *, costs_M: FloatArray, most: int) -> Courses:
+def play(
+    world: World, labels_N: IntArray, *, costs_M: FloatArray, most: int, worth_NK: FloatArray | None = None
+) -> Courses:
     """Find the order in which to ask, for every category, and return what asking so brings.
 
     The next agent is the one whose answer makes the right option likelier, most for its cost, over the questions of the
@@ -122,13 +140,14 @@ def play(world: World, labels_N: IntArray, *, costs_M: FloatArray, most: int) ->
         labels_N: The right options, -1 where it is none.
         costs_M: What a call of each agent costs; 1 for the mean.
         most: L, agents to order.
+        worth_NK: What each option is worth; 1 for the right one by default.
     """
     num_questions, num_agents = world.answers.shape
     most = min(most, num_agents, MOST_CALLS)
     rows_N = np.arange(num_questions)
     state = world.begin(rows_N)
     order_CL = np.zeros((world.num_categories + 1, most), dtype=np.intp)
-    seen, right, agents = [], [], []
+    seen, rewards, agents = [], [], []
     for place in range(most):
         gain_CM = _gains(world, state, labels_N)
         # Worth less than nothing is worst where it costs most.
@@ -140,8 +159,15 @@ def play(world: World, labels_N: IntArray, *, costs_M: FloatArray, most: int) ->
         world.ask(state, chosen_N)
         agents.append(chosen_N)
         seen.append(features(world, state))
-        right.append(world.likeliest(state) == np.where(labels_N >= 0, labels_N, -2))
-    return Courses(order_CL, np.array(seen), np.array(right), np.array(agents).T)
+        rewards.append(reward_of(world.likeliest(state), labels_N, worth_NK))
+    return Courses(order_CL, np.array(seen), np.array(rewards), np.array(agents).T)
+
+
+def reward_of(chosen_N: IntArray, labels_N: IntArray, worth_NK: FloatArray | None) -> FloatArray:
+    """Return what options are worth, float64 [N]: 1 for the right one, or what `worth_NK` says; 0 for none, -1."""
+    if worth_NK is None:
+        return np.asarray((chosen_N == labels_N) & (chosen_N >= 0), dtype=np.float64)
+    return np.where(chosen_N >= 0, worth_NK[np.arange(len(chosen_N)), chosen_N], 0.0)
 
 
 def stop_when(courses: Courses, price: float, *, costs_M: FloatArray) -> tuple[Stopping, IntArray]:
@@ -157,17 +183,17 @@ def stop_when(courses: Courses, price: float, *, costs_M: FloatArray) -> tuple[S
     """
     length, num_questions, width = courses.seen.shape
     gains_LD = np.zeros((length - 1, width))
-    value_N = courses.right[-1].astype(np.float64)
+    value_N = courses.rewards[-1].copy()
     calls_N = np.full(num_questions, length)
     for place in range(length - 2, -1, -1):
         seen_ND = courses.seen[place]
         paid_N = price * costs_M[courses.agents[:, place + 1]]
         ahead_N = value_N - paid_N
         gains_LD[place] = np.linalg.solve(
-            seen_ND.T @ seen_ND + _RIDGE * np.eye(width), seen_ND.T @ (ahead_N - courses.right[place])
+            seen_ND.T @ seen_ND + _RIDGE * np.eye(width), seen_ND.T @ (ahead_N - courses.rewards[place])
         )
         goes_N = seen_ND @ gains_LD[place] > 0
-        value_N = np.where(goes_N, ahead_N, courses.right[place])
+        value_N = np.where(goes_N, ahead_N, courses.rewards[place])
         calls_N = np.where(goes_N, calls_N, place + 1)
     return Stopping(courses.order, gains_LD), calls_N
 

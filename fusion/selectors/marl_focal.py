@@ -10,11 +10,12 @@ Equations: an episode is a question. State s: who was asked, what they said, the
                ridge regression on the state for each number of answers, learned from the last backwards, is above 0.
     ppo        one network chooses agents and stops; clipped ratio min(r A, clip(r, 0.8, 1.2) A), a value baseline
                (generalised advantage, lambda 0.95), an entropy bonus that fades to nothing.
-Deviations: the paper's decider chooses a whole pool from statistics of past questions alone, so it ends as one constant
-    pool. Here it sees the question's category and the answers so far, through a conditional logit with weights of
-    agent and category that was learned with random sets of agents heard; on the questions to train on, from the others
-    (cross-fitted). Stopping by least squares is the default because it is better, steadier from seed to seed, and a
-    hundred times faster than the network on recorded answers (benchmarks/marl). Acting, nothing is learned any more.
+Deviations: the paper's decider (`mode=paper`; `fusion.policies.train_decider` names what was mended in it) chooses a
+    whole pool from statistics of past questions alone, so it ends as one constant pool. By default it sees the
+    question's category and the answers so far, through a conditional logit with weights of agent and category that was
+    learned with random sets of agents heard; on the questions to train on, from the others (cross-fitted). Stopping by
+    least squares is the default because it is better, steadier from seed to seed, and a hundred times faster than the
+    network on recorded answers (benchmarks/marl). Acting, nothing is learned any more.
 
 Example:
     Two agents that are always right: one is enough.
@@ -36,14 +37,33 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from annotated_types import Ge, Gt
 
-from fusion.data import PredictionTable, by_accuracy, is_open
+from fusion.data import PredictionTable, best_rated, by_accuracy, is_open
 from fusion.errors import InvalidTable, NotFitted
-from fusion.policies import Beliefs, Layers, PpoOptions, Stopping, World, play, play_out, stop_when, train_policy
+from fusion.policies import (
+    Beliefs,
+    DeciderOptions,
+    Layers,
+    PpoOptions,
+    Recorded,
+    State,
+    Stopping,
+    World,
+    mean_tokens,
+    play,
+    play_out,
+    play_stream,
+    stop_when,
+    train_decider,
+    train_policy,
+)
+from fusion.protocols import Telling
 from fusion.schema import BoolArray, FloatArray, IntArray, Sees, Selection
+from fusion.selectors._one_more import CHUNK, one_more
 
 _PRICES = 1e-4, 0.2
 _HALVINGS = 24
-_CHUNK = 50_000
+_STEPS = 50
+"""Questions after which a frozen decider's pool is looked at."""
 
 
 @dataclass(kw_only=True)
@@ -56,8 +76,12 @@ class MarlFocal:
         max_calls: Most calls for one question; 0 for no limit.
         costs: What a call costs: the same for every agent, or its tokens on the questions of fit, as a share of the
             mean over agents; `price` and `calls` are then those of a mean call.
+        reward: What an answer is worth: 1 where it is right, or its score in the table, for answers that are better or
+            worse rather than right; `price` is then in scores.
+        mode: This policy, or the paper's decider of pools.
         learner: What learns the policy.
-        updates: For `ppo`: updates, each of which plays all questions of fit once.
+        updates: For `ppo`: updates, each of which plays all questions of fit once. For the paper's decider, the most.
+        alpha: For the paper's decider: what being wrong with everybody costs more than with nobody.
         seed: Of weights and draws.
     """
 
@@ -67,8 +91,11 @@ class MarlFocal:
     calls: Annotated[float, Ge(0)] = 0.0
     max_calls: Annotated[int, Ge(0)] = 0
     costs: Literal["calls", "tokens"] = "calls"
+    reward: Literal["label", "score"] = "label"
+    mode: Literal["adaptive", "paper"] = "adaptive"
     learner: Literal["stopping", "ppo"] = "stopping"
     updates: Annotated[int, Ge(1)] = 100
+    alpha: Annotated[float, Ge(0)] = 1.0
     seed: Annotated[int, Ge(0)] = 0
     agents_: tuple[str, ...] = field(default=(), init=False, repr=False)
     ranked_: IntArray | None = field(default=None, init=False, repr=False)
@@ -77,6 +104,8 @@ class MarlFocal:
     probs_: bool = field(default=False, init=False, repr=False)
     beliefs_: FloatArray | None = field(default=None, init=False, repr=False)
     price_: float = field(default=0.0, init=False, repr=False)
+    costs_: FloatArray | None = field(default=None, init=False, repr=False)
+    pool_: BoolArray | None = field(default=None, init=False, repr=False)
     order_: IntArray | None = field(default=None, init=False, repr=False)
     gains_: FloatArray | None = field(default=None, init=False, repr=False)
     first_: FloatArray | None = field(default=None, init=False, repr=False)
@@ -90,6 +119,9 @@ class MarlFocal:
             InvalidTable: When the table has no labels or questions, or no tokens where these are the costs.
             MissingDependency: When torch is not installed, for `ppo`.
         """
+        worth_NK = None
+        if self.reward == "score":
+            table, worth_NK = best_rated(table)
         labels_N = table.require_labels()
         if not len(table):
             raise InvalidTable("marl_focal learns from labelled questions, and the table is empty")
@@ -98,13 +130,16 @@ class MarlFocal:
         self.ranked_ = by_accuracy(table.accuracies, names=table.agents)
         self.categories_ = () if table.categories is None else tuple(sorted(set(table.categories.tolist())))
         table = table.columns([table.agents[m] for m in self.ranked_])
-        costs_M = self._costs(table)
+        self.pool_ = _paper_pool(table, self) if self.mode == "paper" else None
+        if self.pool_ is not None:
+            return self
+        costs_M = self.costs_ = self._costs(table)
         world = World.to_learn_from(table, self.categories_, seed=self.seed)
         self.beliefs_, self.probs_ = Beliefs.learn(table, self.categories_, rng=np.random.default_rng(self.seed))
         if self.learner == "ppo":
-            self._learn_by_gradient(world, labels_N, costs_M)
+            self._learn_by_gradient(world, labels_N, worth_NK, costs_M)
         else:
-            self._learn_to_stop(world, labels_N, costs_M)
+            self._learn_to_stop(world, labels_N, worth_NK, costs_M)
         return self
 
     def select(self, table: PredictionTable) -> Selection:
@@ -114,36 +149,101 @@ class MarlFocal:
             NotFitted: Before fit.
             TableMismatch: When the agents are not those of fit.
         """
-        if self.ranked_ is None or self.beliefs_ is None:
+        names = self._names(table)
+        if self.pool_ is None:
+            return one_more(table, names, self._next, max_calls=self.max_calls)
+        members = {name for name, chosen in zip(names, self.pool_.tolist(), strict=True) if chosen}
+        return Selection(np.tile([name in members for name in table.agents], (len(table), 1)))
+
+    def tell(self, table: PredictionTable) -> tuple[Telling, ...]:
+        """Say of every row who comes next, and why: the gain and price of asking on, or the policy's probability.
+
+        Raises:
+            NotFitted: Before fit.
+            TableMismatch: When the agents are not those of fit.
+        """
+        names = self._names(table)
+        moved = table.columns(names)
+        asked_NM = np.ones(moved.answers.shape, dtype=bool) if moved.asked is None else moved.asked
+        if self.pool_ is not None:
+            words = f"its pool of {self.pool_.sum()} was chosen on past questions"
+            return tuple(Telling(None, bool(row_M.any()), words=words) for row_M in self.pool_ & ~asked_NM)
+        parts = [slice(low, low + CHUNK) for low in range(0, len(moved), CHUNK)]
+        return tuple(told for part in parts for told in self._tellings(moved.rows(part), asked_NM[part], names))
+
+    def _names(self, table: PredictionTable) -> list[str]:
+        """Return the agents by accuracy, after a check that they are those of the table."""
+        if self.ranked_ is None or (self.beliefs_ is None and self.pool_ is None):
             raise NotFitted("marl_focal learns whom to ask, and has not been fitted; call fit(table)")
         table.require_agents(self.agents_)
-        moved = table.columns([self.agents_[m] for m in self.ranked_])
-        asked_NM = np.ones(moved.answers.shape, dtype=bool) if moved.asked is None else moved.asked.copy()
-        for low in range(0, len(moved), _CHUNK):
-            part = slice(low, low + _CHUNK)
-            asked_NM[part] |= self._more(moved.rows(part), asked_NM[part])
-        mask_NM = np.zeros_like(asked_NM)
-        mask_NM[:, self.ranked_] = asked_NM
-        return Selection(mask_NM)
+        return [self.agents_[m] for m in self.ranked_]
 
-    def _more(self, table: PredictionTable, asked_NM: BoolArray) -> BoolArray:
-        """Return bool [N, M], whom to ask next, agents by accuracy: at most one a question."""
-        assert self.beliefs_ is not None, "fitted"
-        world = World.to_act_in(table, self.categories_, Beliefs(self.beliefs_, self.probs_), open=self.open_)
-        state = world.heard(np.arange(len(table)), asked_NM)
+    def _next(self, table: PredictionTable, asked_NM: BoolArray) -> IntArray:
+        """Return whom to ask next, agents by accuracy, int [N]; -1 to stop."""
+        world, state = self._heard(table, asked_NM)
         if self.order_ is not None and self.gains_ is not None:
             policy = Stopping(self.order_, self.gains_)
-            next_N = np.where(policy.worth(world, state) > 0, policy.following(world, state), -1)
-        else:
-            chosen_N = self._layers().choose(world.observe(state, np.full(len(table), self.price_)), asked_NM)
-            next_N = np.where(chosen_N < table.num_agents, chosen_N, -1)
-        goes_N = (next_N >= 0) & (asked_NM.sum(axis=1) < (self.max_calls or table.num_agents))
-        more_NM = np.zeros_like(asked_NM)
-        more_NM[goes_N, next_N[goes_N]] = True
-        return more_NM
+            return np.where(policy.worth(world, state) > 0, policy.following(world, state), -1)
+        chosen_N = self._layers().choose(world.observe(state, np.full(len(table), self.price_)), asked_NM)
+        return np.where(chosen_N < table.num_agents, chosen_N, -1)
 
-    def _learn_to_stop(self, world: World, labels_N: IntArray, costs_M: FloatArray) -> None:
-        courses = play(world, labels_N, costs_M=costs_M, most=self.max_calls or world.answers.shape[1])
+    def _heard(self, table: PredictionTable, asked_NM: BoolArray) -> tuple[World, State]:
+        assert self.beliefs_ is not None, "fitted"
+        world = World.to_act_in(table, self.categories_, Beliefs(self.beliefs_, self.probs_), open=self.open_)
+        return world, world.heard(np.arange(len(table)), asked_NM)
+
+    def _tellings(self, table: PredictionTable, asked_NM: BoolArray, names: list[str]) -> list[Telling]:
+        assert self.costs_ is not None, "fitted"
+        world, state = self._heard(table, asked_NM)
+        count_N, chosen_N = asked_NM.sum(axis=1), self._next(table, asked_NM)
+        if self.order_ is not None and self.gains_ is not None:
+            policy = Stopping(self.order_, self.gains_)
+            next_N, sure_N = policy.following(world, state), None
+            # What its regression predicts is the gain less the price of the call.
+            worth_N = policy.worth(world, state)
+        else:
+            next_N, sure_N = self._leanings(world, state, chosen_N)
+            worth_N = np.full(len(table), np.inf)
+        found = []
+        for n in range(len(table)):
+            agent, full = int(next_N[n]), bool(0 < self.max_calls <= count_N[n])
+            price = float(self.price_ * self.costs_[agent]) if agent >= 0 else None
+            gain = float(worth_N[n]) + price if price is not None and np.isfinite(worth_N[n]) else None
+            words = f"it asks {self.max_calls} at most" if full else ""
+            if not full and sure_N is None and (agent < 0 or not count_N[n]):
+                words = "all in its order have been asked" if agent < 0 else f"it begins with {names[agent]}"
+            found.append(
+                Telling(
+                    agent=names[agent] if agent >= 0 else None,
+                    goes_on=bool(chosen_N[n] >= 0) and not full,
+                    gain=gain,
+                    price=price,
+                    probability=None if sure_N is None or full else float(sure_N[n]),
+                    words=words,
+                )
+            )
+        return found
+
+    def _leanings(self, world: World, state: State, chosen_N: IntArray) -> tuple[IntArray, FloatArray]:
+        """Return the likeliest agent to ask, int [N], -1 for none, and how likely the network does what it chose."""
+        layers = self._layers()
+        inner_ND = world.observe(state, np.full(len(chosen_N), self.price_)).astype(np.float64)
+        for weight, bias in zip(layers.weights[:-1], layers.biases[:-1], strict=True):
+            inner_ND = np.tanh(inner_ND @ weight + bias)
+        scores_NA = inner_ND @ layers.weights[-1] + layers.biases[-1]
+        stop, rows_N = state.asked.shape[1], np.arange(len(chosen_N))
+        scores_NA[:, :stop][state.asked] = -np.inf
+        # The first agent is asked whatever it would say.
+        scores_NA[~state.asked.any(axis=1), stop] = -np.inf
+        shares_NA = np.exp(scores_NA - scores_NA.max(axis=1, keepdims=True))
+        likely_N = shares_NA[rows_N, np.where(chosen_N < 0, stop, chosen_N)] / shares_NA.sum(axis=1)
+        return np.where(state.asked.all(axis=1), -1, scores_NA[:, :stop].argmax(axis=1)), likely_N
+
+    def _learn_to_stop(
+        self, world: World, labels_N: IntArray, worth_NK: FloatArray | None, costs_M: FloatArray
+    ) -> None:
+        most = self.max_calls or world.answers.shape[1]
+        courses = play(world, labels_N, costs_M=costs_M, most=most, worth_NK=worth_NK)
         self.price_ = self.price
         if self.calls:
             spent_NL = costs_M[courses.agents].cumsum(axis=1)
@@ -156,9 +256,11 @@ class MarlFocal:
             self.price_ = _price_of(self.calls, spent)
         self.order_, self.gains_ = stop_when(courses, self.price_, costs_M=costs_M)[0]
 
-    def _learn_by_gradient(self, world: World, labels_N: IntArray, costs_M: FloatArray) -> None:
+    def _learn_by_gradient(
+        self, world: World, labels_N: IntArray, worth_NK: FloatArray | None, costs_M: FloatArray
+    ) -> None:
         options = PpoOptions(updates=self.updates, prices=_PRICES, seed=self.seed)
-        layers = train_policy(world, labels_N, options=options, costs_M=costs_M)
+        layers = train_policy(world, labels_N, options=options, costs_M=costs_M, worth_NK=worth_NK)
         # A layer's bias is the last row of its weights.
         self.first_, self.second_, self.third_ = (
             np.vstack([weight, bias]) for weight, bias in zip(layers.weights, layers.biases, strict=True)
@@ -178,15 +280,8 @@ class MarlFocal:
         """Return what a call of each agent costs, [M], 1 for the mean."""
         if self.costs == "calls":
             return np.ones(table.num_agents)
-        if table.tokens_out is None:
-            raise InvalidTable(
-                "the table has no tokens to count; record them, or let every call cost the same: costs=calls"
-            )
-        tokens_NM = table.tokens_out.astype(np.float64)
-        if table.tokens_in is not None:
-            tokens_NM = tokens_NM + table.tokens_in
-        costs_M = np.maximum(tokens_NM.mean(axis=0), 1.0)
-        return np.asarray(costs_M / costs_M.mean())
+        tokens_M = mean_tokens(table)
+        return np.asarray(tokens_M / tokens_M.mean())
 
     def _layers(self) -> Layers:
         assert self.first_ is not None, "fitted"
@@ -195,6 +290,23 @@ class MarlFocal:
         parts = self.first_, self.second_, self.third_
         weights, biases = tuple(part[:-1] for part in parts), tuple(part[-1] for part in parts)
         return Layers(weights, biases)  # type: ignore[arg-type]  # three of each
+
+
+def _paper_pool(table: PredictionTable, options: MarlFocal) -> BoolArray:
+    """Return bool [M], the pool that the paper's decider comes to.
+
+    Frozen and greedy it sees nothing of a question, and its window stays that of the last questions of fit, so that its
+    pools go round in a circle, nearly always of one.
+    """
+    chosen = DeciderOptions(alpha=options.alpha, updates=options.updates, seed=options.seed)
+    decider = train_decider(table, options=chosen)
+    recorded = Recorded.of(table, accuracies=table.accuracies)
+    rows_N = np.arange(len(table))
+    steps_n = np.zeros(_STEPS, dtype=np.intp)
+    pools_nM = play_stream(
+        decider, recorded, steps_n, weights=chosen.weights, window=chosen.window, past=rows_N, answered=False
+    )
+    return np.asarray(pools_nM[-1])
 
 
 def _price_of(calls: float, spent: Callable[[float], float]) -> float:
