@@ -542,7 +542,7 @@ def test_json_has_no_prompt() -> None:
         told = ensemble.answer(QUESTIONS[0], reader=TASK).to_json()
     assert set(told) == {
         "question_id", "text", "label", "probs", "votes", "agreement", "usage", "cost_usd", "fuser_usage", "seconds",
-        "members",
+        "members", "path",
     }  # fmt: skip
 
 

@@ -152,16 +152,16 @@ class Batched:
         return num_updates * chosen.streams * chosen.horizon
 
 
-def rate(work: Callable[[], int]) -> float:
-    """Return how many questions a second some work does."""
-    start = time.perf_counter()
+def rate(work: Callable[[], int]) -> tuple[float, float]:
+    """Return how many questions some work does in a second by the clock, and in a second of the processor."""
+    start, spent = time.perf_counter(), time.process_time()
     num_questions = work()
-    return num_questions / (time.perf_counter() - start)
+    return num_questions / (time.perf_counter() - start), num_questions / (time.process_time() - spent)
 
 
 def measured(case: Case, *, quick: bool) -> dict[str, Any]:
     """Return questions a second of all ways, which take turns."""
-    repeats, loop_updates, updates = (1, 3, 2) if quick else (5, 20, 20)
+    repeats, loop_updates, updates = (1, 3, 2) if quick else (9, 20, 20)
     loop, batched = Loop(case), Batched(case)
     # The loop's window is full from here on, as are those of the streams.
     loop.run(-(-case.options.window // EVERY), learns=True)
@@ -172,20 +172,28 @@ def measured(case: Case, *, quick: bool) -> dict[str, Any]:
         "batched, rollouts": lambda: batched.play(updates),
         "batched, learning": lambda: batched.train(updates),
     }
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, work in sides.items():
             rates[name].append(rate(work))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    return {
-        "questions": len(case.table),
-        "agents": case.table.num_agents,
-        "rates": {name: [round(value) for value in values] for name, values in rates.items()},
-        "medians": {name: round(value) for name, value in medians.items()},
-        "ratios": {
-            kind: round(medians[f"batched, {kind}"] / medians[f"loop, {kind}"], 1) for kind in ("rollouts", "learning")
-        },
-    }
+    found: dict[str, Any] = {"questions": len(case.table), "agents": case.table.num_agents}
+    for place, timer in enumerate(("clock", "processor")):
+        own = {name: [pair[place] for pair in pairs] for name, pairs in rates.items()}
+        medians = {name: statistics.median(values) for name, values in own.items()}
+        found[timer] = {
+            "rates": {name: [round(value) for value in values] for name, values in own.items()},
+            "medians": {name: round(value) for name, value in medians.items()},
+            "ratios": {kind: ratios(own, kind) for kind in ("rollouts", "learning")},
+        }
+    return found
+
+
+def ratios(rates: dict[str, list[float]], kind: str) -> dict[str, float]:
+    """Return the ratio of the medians, and the least and greatest of single turns."""
+    loop, batched = rates[f"loop, {kind}"], rates[f"batched, {kind}"]
+    each = [fast / slow for fast, slow in zip(batched, loop, strict=True)]
+    middle = statistics.median(batched) / statistics.median(loop)
+    return {"median": round(middle, 1), "least": round(min(each), 1), "greatest": round(max(each), 1)}
 
 
 def cases(data: Path) -> list[Case]:
@@ -203,20 +211,36 @@ def cases(data: Path) -> list[Case]:
 
 def markdown(result: dict[str, Any]) -> str:
     """Return the table of a run."""
-    head = ["table", "agents", "questions", "", "loop, questions/s", "batched, questions/s", "ratio"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * 3 + "---|" + "---:|" * 3]
+    head = [
+        "table",
+        "agents",
+        "",
+        "loop, questions/s",
+        "batched, questions/s",
+        "ratio",
+        "single turns",
+        "ratio, processor",
+    ]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * 3 + "---:|" * 5]
     for name, found in result["cases"].items():
         for kind in ("rollouts", "learning"):
-            loop, batched = (found["medians"][f"{side}, {kind}"] for side in ("loop", "batched"))
+            clock, processor = found["clock"], found["processor"]["ratios"][kind]
+            loop, batched = (clock["medians"][f"{side}, {kind}"] for side in ("loop", "batched"))
+            ratio = clock["ratios"][kind]
             what = "rollouts alone" if kind == "rollouts" else "with learning"
-            cells = [name, str(found["agents"]), f"{found['questions']:,}", what, f"{loop:,}", f"{batched:,}"]
-            lines.append(f"| {' | '.join(cells)} | {found['ratios'][kind]:.0f} |")
-    worst = min(found["ratios"]["learning"] for found in result["cases"].values())
+            turns = f"{ratio['least']:.0f} to {ratio['greatest']:.0f}"
+            cells = [name, str(found["agents"]), what, f"{loop:,}", f"{batched:,}", f"{ratio['median']:.0f}", turns]
+            lines.append(f"| {' | '.join(cells)} | {processor['median']:.0f} |")
+    worst = {
+        timer: min(found[timer]["ratios"]["learning"]["median"] for found in result["cases"].values())
+        for timer in ("clock", "processor")
+    }
     machine, made = result["hardware"], result["versions"]
     lines += [
         "",
-        f"Least ratio with learning: {worst:.0f} (goal {GOAL}, aim {AIM}). One thread of {machine['processor']}, "
-        f"loads {machine['loads']}; numpy {made['numpy']}, torch {made['torch']}.",
+        f"Least ratio with learning: {worst['clock']:.0f} by the clock, {worst['processor']:.0f} by the processor's time "
+        f"(goal {GOAL}, aim {AIM}). One thread of {machine['processor']}, {machine['cores']} cores, loads "
+        f"{machine['loads']}; numpy {made['numpy']}, torch {made['torch']}, gymnasium {made['gymnasium']}.",
     ]
     return "\n".join(lines)
 
