@@ -238,8 +238,8 @@ def markdown(result: dict[str, Any]) -> str:
     machine, made = result["hardware"], result["versions"]
     lines += [
         "",
-        f"Least ratio with learning: {worst['clock']:.0f} by the clock, {worst['processor']:.0f} by the processor's time "
-        f"(goal {GOAL}, aim {AIM}). One thread of {machine['processor']}, {machine['cores']} cores, loads "
+        f"Least ratio with learning: {worst['clock']:.0f} by the clock, {worst['processor']:.0f} by the time of the "
+        f"processor (goal {GOAL}, aim {AIM}). One thread of {machine['processor']}, {machine['cores']} cores, loads "
         f"{machine['loads']}; numpy {made['numpy']}, torch {made['torch']}, gymnasium {made['gymnasium']}.",
     ]
     return "\n".join(lines)
