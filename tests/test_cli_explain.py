@@ -105,6 +105,14 @@ class TestFit:
         section = PAGE.read_text(encoding="utf-8").partition("## `fusion fit")[2]
         assert set(re.findall(r"^\| `(\w+)` \|", section, flags=re.M)) == set(value)
 
+    @pytest.mark.parametrize(
+        ("named", "system"),
+        [("marl_focal", "marl_focal+marl_aggregator"), ("cascade(calls=2)", "cascade(calls=2.0)+topla_weighted")],
+    )
+    def test_a_selector_alone_gets_a_fuser(self, run: Run, named: str, system: str) -> None:
+        value = found(run, "fit", named, "t.csv", "--out", "e")
+        assert value["system"] == system
+
     def test_json_file(self, run: Run, folder: Path) -> None:
         told = run("fit", "t.csv", "--out", "e", "--system", "vote", "--json", "new/fit.json")
         assert told.code == 0

@@ -22,7 +22,9 @@ TRAINING = "training.json"
 """What a method that trains a model leaves in its folder from the start."""
 
 DEFAULT = "all_agents+topla_weighted"
-SYSTEM_HELP = "selector+fuser, such as 'top_k(k=3)+weighted_vote'."
+PARTNER, PARTNERS = "topla_weighted", {"marl_focal": "marl_aggregator"}
+"""Fusers that settle what selectors have asked, where none is named."""
+SYSTEM_HELP = "selector+fuser, such as 'top_k(k=3)+weighted_vote'; a fuser, or a selector, alone."
 WHAT_HELP = "Labelled table, Parquet or wide CSV; before it, as wanted, the system: topla_summary TABLE."
 POOL_HELP = "Pool file that says who answers for the agents of the table, so that fusion ask --ensemble works."
 SET_HELP = "Parameter of the selector or the fuser: fuser.samples=10, selector.k=3. May be repeated."
@@ -51,7 +53,7 @@ def fit_command(
     watch = Stopwatch()
     named, table = _told_what(what, system)
     pairs = [*(set_ or ()), *([] if model is None else [f"fuser.model={dumps(model)}"])]
-    chosen = _with_parameters(System.parse(named), pairs)
+    chosen = _with_parameters(System.parse(_paired(named)), pairs)
     # Of processes that were launched together the first one writes.
     writes = is_main()
     if writes:
@@ -125,6 +127,16 @@ def _unfitted(system: System, agents: Sequence[str], pool: Path | None) -> Ensem
         # One that is no member may write or judge.
         ensemble.fuser.meet(known)
     return ensemble
+
+
+def _paired(named: str) -> str:
+    """Return the system that a text names; a selector that stands alone gets the fuser that goes with it."""
+    from fusion.discovery import names
+
+    alone = named.partition("(")[0].strip()
+    if "+" in named or alone in names("fusers") or alone not in names("selectors"):
+        return named
+    return f"{named}+{PARTNERS.get(alone, PARTNER)}"
 
 
 def _told_what(what: list[str], system: str | None) -> tuple[str, Path]:
