@@ -42,7 +42,7 @@ def best_rated(table: PredictionTable) -> tuple[PredictionTable, FloatArray]:
     """Return the table with the best rated option of every question as the right one, and what each option is worth.
 
     An option is worth the highest score of an answer that gave it. Of equal ones that which most agents gave is best,
-    then that of the agent that comes first; -1 where nobody answered.
+    then that of the agent whose name comes first, so that the pool's order is nothing; -1 where nobody answered.
 
     Returns:
         The table, and float64 [N, K], 0 for options that nobody gave.
@@ -61,7 +61,7 @@ def best_rated(table: PredictionTable) -> tuple[PredictionTable, FloatArray]:
     votes_NK = np.zeros(worth_NK.shape)
     np.add.at(votes_NK, place, 1)
     first_NK = np.full(worth_NK.shape, table.num_agents)
-    np.minimum.at(first_NK, place, m_A)
+    np.minimum.at(first_NK, place, np.argsort(np.argsort(np.array(table.agents)))[m_A])
     order_NK = np.lexsort((first_NK, -votes_NK, -worth_NK), axis=1)
     labels_N = np.where(votes_NK.any(axis=1), order_NK[:, 0], -1)
     return table._with(labels=labels_N), np.where(votes_NK > 0, worth_NK, 0.0)
