@@ -221,9 +221,9 @@ class Ensemble:
                 "upper bound for fusion bench"
             )
         if self.selector.sees != "answers":
-            return _checked(self.selector, self.selector.select(_view(table, self.selector.sees)), table), None
+            return checked(self.selector, self.selector.select(_view(table, self.selector.sees)), table), None
         seen = table.blind().revealed(asked_NM)
-        selection = _checked(self.selector, self.selector.select(seen), table)
+        selection = checked(self.selector, self.selector.select(seen), table)
         if not isinstance(self.selector, TellingSelector):
             return selection, None
         (told,) = self.selector.tell(seen)
@@ -274,12 +274,12 @@ def ask(selector: Selector, table: PredictionTable) -> tuple[Selection, BoolArra
         The last selection, and bool [N, M] whom it took.
     """
     if selector.sees != "answers":
-        selection = _checked(selector, selector.select(_view(table, selector.sees)), table)
+        selection = checked(selector, selector.select(_view(table, selector.sees)), table)
         return selection, selection.mask
     asked_NM = np.zeros((len(table), table.num_agents), dtype=bool)
     blind = table.blind()
     while True:
-        selection = _checked(selector, selector.select(blind.revealed(asked_NM)), table)
+        selection = checked(selector, selector.select(blind.revealed(asked_NM)), table)
         if not (selection.mask & ~asked_NM).any():
             return selection, asked_NM
         asked_NM |= selection.mask
@@ -291,7 +291,12 @@ def _view(table: PredictionTable, sees: Sees) -> PredictionTable:
     return table.unanswered() if sees == "question" else table.unseen()
 
 
-def _checked(selector: Selector, selection: Selection, table: PredictionTable) -> Selection:
+def checked(selector: Selector, selection: Selection, table: PredictionTable) -> Selection:
+    """Return what a selector chose for a table.
+
+    Raises:
+        FusionError: When it is no mask of the table's shape, or has a question with nobody.
+    """
     mask_NM = selection.mask
     if mask_NM.shape != (len(table), table.num_agents) or mask_NM.dtype != np.bool_:
         raise FusionError(

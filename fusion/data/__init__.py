@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from fusion.data._import import FORMATS, import_records, read_table, write_table
     from fusion.data._notes import table_notes
     from fusion.data._open import canonical
-    from fusion.data._order import accuracy_when_answering, by_accuracy, category_places, is_open, name_keys
+    from fusion.data._order import (
+        accuracy_when_answering,
+        by_accuracy,
+        category_names,
+        category_places,
+        is_open,
+        name_keys,
+    )
     from fusion.data._parse import EXTRACTORS, get_extractor
     from fusion.data._rescore import rescore
     from fusion.data._right import best_rated, right_answers
@@ -37,6 +44,7 @@ _HOMES = {
     "best_rated": "fusion.data._right",
     "by_accuracy": "fusion.data._order",
     "canonical": "fusion.data._open",
+    "category_names": "fusion.data._order",
     "category_places": "fusion.data._order",
     "folds": "fusion.data._splits",
     "from_pandas": "fusion.data._wide",
@@ -72,6 +80,7 @@ __all__ = [
     "best_rated",
     "by_accuracy",
     "canonical",
+    "category_names",
     "category_places",
     "describe_difference",
     "folds",

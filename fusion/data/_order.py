@@ -20,6 +20,11 @@ def by_accuracy(accuracies_M: FloatArray, *, names: Sequence[str] | None = None)
     return np.lexsort((np.array(names), -accuracies_M))
 
 
+def category_names(table: "PredictionTable") -> tuple[str, ...]:
+    """Return the categories of a table, sorted; none where it has none."""
+    return () if table.categories is None else tuple(sorted(set(table.categories.tolist())))
+
+
 def category_places(table: "PredictionTable", categories: Sequence[str]) -> IntArray:
     """Return int [N], the position of each question's category among those of fit; -1 where it is none of them.
 

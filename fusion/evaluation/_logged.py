@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusion.data import PredictionTable, category_places, is_open, name_keys, right_answers
-from fusion.discovery import spec_of
-from fusion.ensemble import ask
-from fusion.errors import FusionError, InvalidTable, UnknownName, UsageError
+from fusion.data import PredictionTable, category_names, category_places, is_open, name_keys, right_answers
+from fusion.ensemble import ask, checked
+from fusion.errors import InvalidTable, UnknownName, UsageError
 from fusion.protocols import Fuser, Selector, is_slow
 from fusion.schema import BoolArray, Decision, FloatArray, IntArray, Selection
 
@@ -142,16 +141,7 @@ def on_record(table: PredictionTable) -> BoolArray:
 def _wanted(selector: Selector, part: PredictionTable, asked_BM: BoolArray) -> BoolArray:
     if selector.sees != "answers":
         return ask(selector, part)[0].mask
-    mask_BM = selector.select(part.revealed(asked_BM)).mask
-    if mask_BM.shape != asked_BM.shape or mask_BM.dtype != np.bool_:
-        raise FusionError(
-            f"{spec_of(selector)} must return a bool mask of shape {list(asked_BM.shape)}, "
-            f"got {mask_BM.dtype} {list(mask_BM.shape)}"
-        )
-    empty_B = np.flatnonzero(~mask_BM.any(axis=1))
-    if len(empty_B):
-        raise FusionError(f"{spec_of(selector)} selects nobody on question {part.question_ids[empty_B[0]]!r}")
-    return mask_BM
+    return checked(selector, selector.select(part.revealed(asked_BM)), part).mask
 
 
 @dataclass(kw_only=True)
@@ -178,7 +168,7 @@ class _Eyes:
 
     @classmethod
     def of(cls, fuser: Fuser, table: PredictionTable) -> "_Eyes":
-        names = () if table.categories is None else tuple(sorted(set(table.categories.tolist())))
+        names = category_names(table)
         offered_N = np.zeros(len(table)) if is_open(table) else table.num_options.astype(np.float64)
         kinds_NC = np.eye(max(len(names), 1))[category_places(table, names)]
         return cls(

@@ -32,7 +32,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from annotated_types import Ge
 
-from fusion.data import PredictionTable, best_rated, by_accuracy, category_places
+from fusion.data import PredictionTable, best_rated, by_accuracy, category_names, category_places
 from fusion.errors import InvalidTable
 from fusion.fusers._deciding import ScoringFuser
 from fusion.fusers._votes import leading, not_fitted, ranking, settle, tally
@@ -79,7 +79,7 @@ class MarlAggregator(ScoringFuser):
         table.require_labels()
         if not len(table):
             raise InvalidTable("marl_aggregator learns from labelled questions, and the table is empty")
-        categories = () if table.categories is None else tuple(sorted(set(table.categories.tolist())))
+        categories = category_names(table)
         self._meet(table, probs=table.probs is not None, categories=categories)
         self.weights_ = self.first_ = self.second_ = self.third_ = None
         if self.mode == "paper":

@@ -199,8 +199,9 @@ def train_decider(table: PredictionTable, *, options: DeciderOptions, told: Told
     orders = [parts.train[ordered(len(parts.train), options.order, rng)] for _ in range(options.groups)]
     streams, held = training_game(recorded, np.stack(orders), options), held_game(recorded, parts, options)
     net = Net((table.num_agents + 2, _HIDDEN, table.num_agents), draws)
-    optimizer, look = adam(net, options.learning_rate), _Look[Decider](options.patience)
-    for update in range(options.updates):
+    optimizer = adam(net, options.learning_rate)
+
+    def learn(entropy: float) -> None:
         improve(
             net,
             optimizer,
@@ -208,16 +209,15 @@ def train_decider(table: PredictionTable, *, options: DeciderOptions, told: Told
             groups=options.groups,
             gamma=options.gamma,
             passes=options.passes,
-            entropy=options.entropy * (1 - update / options.updates),
+            entropy=entropy,
             draws=draws,
         )
-        if told is not None:
-            told(update + 1, options.updates)
-        if _is_looked_at(update, options.updates):
-            decider = Decider.of(*net.weights())
-            if look.ends(mean_reward(decider, held, recorded), decider):
-                break
-    return look.kept
+
+    def looked_at() -> tuple[float, Decider]:
+        decider = Decider.of(*net.weights())
+        return mean_reward(decider, held, recorded), decider
+
+    return _best(learn, looked_at, options, told)
 
 
 def train_aggregator(
@@ -248,26 +248,26 @@ def train_aggregator(
     parts = Parts.of(len(table))
     held_n = parts.held.reshape(-1)
     net = Net((seen_ND.shape[1], *_INNER, table.max_options), draws)
-    optimizer, look = adam(net, options.learning_rate), _Look[Aggregator](options.patience)
-    for update in range(options.updates):
+    optimizer = adam(net, options.learning_rate)
+    trained = seen_ND[parts.train], labels_N[parts.train]
+
+    def learn(entropy: float) -> None:
         answer(
             net,
             optimizer,
-            (seen_ND[parts.train], labels_N[parts.train]),
+            trained,
             batch=options.batch,
             gamma=options.gamma,
             passes=options.passes,
-            entropy=options.entropy * (1 - update / options.updates),
+            entropy=entropy,
             draws=draws,
         )
-        if told is not None:
-            told(update + 1, options.updates)
-        if _is_looked_at(update, options.updates):
-            aggregator = Aggregator.of(*net.weights())
-            right = (aggregator.choose_options(seen_ND[held_n]) == labels_N[held_n]).mean()
-            if look.ends(float(right), aggregator):
-                break
-    return look.kept
+
+    def looked_at() -> tuple[float, Aggregator]:
+        aggregator = Aggregator.of(*net.weights())
+        return float((aggregator.choose_options(seen_ND[held_n]) == labels_N[held_n]).mean()), aggregator
+
+    return _best(learn, looked_at, options, told)
 
 
 def training_game(recorded: Recorded, rows_GL: IntArray, options: DeciderOptions) -> Streams:
@@ -340,6 +340,30 @@ def play_stream(
 
 
 Kept = TypeVar("Kept", Decider, Aggregator)
+
+
+def _best(
+    learn: Callable[[float], None],
+    looked_at: Callable[[], tuple[float, Kept]],
+    options: DeciderOptions | AggregatorOptions,
+    told: Told | None,
+) -> Kept:
+    """Learn until nothing better comes, and return what did best on the validation questions, as a copy.
+
+    Args:
+        learn: Takes an update; is given the weight of the entropy bonus.
+        looked_at: Returns how good the weights are, and copies of them.
+        options: How many updates, and how long to wait for a better one.
+        told: Told of every update.
+    """
+    look = _Look[Kept](options.patience)
+    for update in range(options.updates):
+        learn(options.entropy * (1 - update / options.updates))
+        if told is not None:
+            told(update + 1, options.updates)
+        if _is_looked_at(update, options.updates) and look.ends(*looked_at()):
+            break
+    return look.kept
 
 
 class _Look(Generic[Kept]):

@@ -59,13 +59,17 @@ class Layers(NamedTuple):
 
     def choose(self, seen_BD: FloatArray, asked_BM: "np.typing.NDArray[np.bool_]") -> IntArray:
         """Return the likeliest action of each episode, int [B]: an agent's position, or M to stop."""
+        return np.asarray(self.scores(seen_BD, asked_BM).argmax(axis=1))
+
+    def scores(self, seen_BD: FloatArray, asked_BM: "np.typing.NDArray[np.bool_]") -> FloatArray:
+        """Return the score of each action, float64 [B, M + 1]; -inf for who was asked, and to stop at once."""
         inner = seen_BD.astype(np.float64)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             inner = np.tanh(inner @ weight + bias)
         scores = inner @ self.weights[-1] + self.biases[-1]
         nobody_B1 = ~asked_BM.any(axis=1, keepdims=True)
         scores[np.concatenate([asked_BM, nobody_B1], axis=1)] = -np.inf
-        return np.asarray(scores.argmax(axis=1))
+        return np.asarray(scores)
 
 
 def train_policy(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion.data import PredictionTable
+from fusion.data import PredictionTable, category_names
 from fusion.errors import InvalidTable, MissingDependency, TableMismatch, UsageError
 from fusion.policies._streams import Order, Streams, observed, opinions, ordered
 from fusion.policies._window import DiversityWeights, Recorded, Window
@@ -271,7 +271,7 @@ class AskingEnv(gymnasium.Env[Seen, np.int64]):
         _require_questions(table)
         if not _SMALLEST_PRICE <= price <= 1:
             raise UsageError(f"the price of a call is {_SMALLEST_PRICE:g} to 1, in accuracy; got {price:g}")
-        categories = () if table.categories is None else tuple(sorted(set(table.categories.tolist())))
+        categories = category_names(table)
         self._world, self._labels = World.to_learn_from(table, categories, seed=seed), table.require_labels()
         self._price, self._stop = np.array([price]), table.num_agents
         self._most = max_calls or table.num_agents

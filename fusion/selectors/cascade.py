@@ -26,7 +26,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from fusion.data import PredictionTable, by_accuracy, is_open
+from fusion.data import PredictionTable, by_accuracy, category_names, is_open
 from fusion.errors import InvalidTable
 from fusion.policies import Beliefs, World, mean_tokens
 from fusion.schema import BoolArray, FloatArray, IntArray, Sees, Selection
@@ -71,7 +71,7 @@ class Cascade:
         if not len(table):
             raise InvalidTable("cascade learns from labelled questions, and the table is empty")
         self.agents_, self.open_ = table.agents, is_open(table)
-        self.categories_ = () if table.categories is None else tuple(sorted(set(table.categories.tolist())))
+        self.categories_ = category_names(table)
         ranked_M = by_accuracy(table.accuracies, names=table.agents)
         if self.order == "tokens":
             ranked_M = ranked_M[np.argsort(mean_tokens(table)[ranked_M], kind="stable")]

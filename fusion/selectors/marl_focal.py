@@ -37,7 +37,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from annotated_types import Ge, Gt
 
-from fusion.data import PredictionTable, best_rated, by_accuracy, is_open
+from fusion.data import PredictionTable, best_rated, by_accuracy, category_names, is_open
 from fusion.errors import InvalidTable, NotFitted
 from fusion.policies import (
     Beliefs,
@@ -128,7 +128,7 @@ class MarlFocal:
         self.agents_, self.open_ = table.agents, is_open(table)
         # The pool's order is nothing: the best agent comes first, names settle ties.
         self.ranked_ = by_accuracy(table.accuracies, names=table.agents)
-        self.categories_ = () if table.categories is None else tuple(sorted(set(table.categories.tolist())))
+        self.categories_ = category_names(table)
         table = table.columns([table.agents[m] for m in self.ranked_])
         self.pool_ = _paper_pool(table, self) if self.mode == "paper" else None
         if self.pool_ is not None:
@@ -180,12 +180,15 @@ class MarlFocal:
 
     def _next(self, table: PredictionTable, asked_NM: BoolArray) -> IntArray:
         """Return whom to ask next, agents by accuracy, int [N]; -1 to stop."""
-        world, state = self._heard(table, asked_NM)
+        return self._chosen(*self._heard(table, asked_NM))
+
+    def _chosen(self, world: World, state: State) -> IntArray:
         if self.order_ is not None and self.gains_ is not None:
             policy = Stopping(self.order_, self.gains_)
             return np.where(policy.worth(world, state) > 0, policy.following(world, state), -1)
-        chosen_N = self._layers().choose(world.observe(state, np.full(len(table), self.price_)), asked_NM)
-        return np.where(chosen_N < table.num_agents, chosen_N, -1)
+        num_questions, num_agents = state.asked.shape
+        chosen_N = self._layers().choose(world.observe(state, np.full(num_questions, self.price_)), state.asked)
+        return np.where(chosen_N < num_agents, chosen_N, -1)
 
     def _heard(self, table: PredictionTable, asked_NM: BoolArray) -> tuple[World, State]:
         assert self.beliefs_ is not None, "fitted"
@@ -195,7 +198,7 @@ class MarlFocal:
     def _tellings(self, table: PredictionTable, asked_NM: BoolArray, names: list[str]) -> list[Telling]:
         assert self.costs_ is not None, "fitted"
         world, state = self._heard(table, asked_NM)
-        count_N, chosen_N = asked_NM.sum(axis=1), self._next(table, asked_NM)
+        count_N, chosen_N = asked_NM.sum(axis=1), self._chosen(world, state)
         if self.order_ is not None and self.gains_ is not None:
             policy = Stopping(self.order_, self.gains_)
             next_N, sure_N = policy.following(world, state), None
@@ -226,15 +229,8 @@ class MarlFocal:
 
     def _leanings(self, world: World, state: State, chosen_N: IntArray) -> tuple[IntArray, FloatArray]:
         """Return the likeliest agent to ask, int [N], -1 for none, and how likely the network does what it chose."""
-        layers = self._layers()
-        inner_ND = world.observe(state, np.full(len(chosen_N), self.price_)).astype(np.float64)
-        for weight, bias in zip(layers.weights[:-1], layers.biases[:-1], strict=True):
-            inner_ND = np.tanh(inner_ND @ weight + bias)
-        scores_NA = inner_ND @ layers.weights[-1] + layers.biases[-1]
+        scores_NA = self._layers().scores(world.observe(state, np.full(len(chosen_N), self.price_)), state.asked)
         stop, rows_N = state.asked.shape[1], np.arange(len(chosen_N))
-        scores_NA[:, :stop][state.asked] = -np.inf
-        # The first agent is asked whatever it would say.
-        scores_NA[~state.asked.any(axis=1), stop] = -np.inf
         shares_NA = np.exp(scores_NA - scores_NA.max(axis=1, keepdims=True))
         likely_N = shares_NA[rows_N, np.where(chosen_N < 0, stop, chosen_N)] / shares_NA.sum(axis=1)
         return np.where(state.asked.all(axis=1), -1, scores_NA[:, :stop].argmax(axis=1)), likely_N
