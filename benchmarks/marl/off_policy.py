@@ -12,7 +12,6 @@ what the policy is really worth on them. The recorded answers are looked for in 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -26,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks.marl import command
 from benchmarks.pruning.run import hardware
-from benchmarks.pruning.tables import recorded_path
 from benchmarks.topla.run import NEAR_PAPER, Line
 from fusion.data import PredictionTable, folds, read_table, split
 from fusion.ensemble import Ensemble, ask
@@ -283,28 +282,16 @@ def verdicts(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_LOGS} logs")
-    parser.add_argument("--logs", type=int, default=LOGS, help="drawn for each policy and share")
-    parser.add_argument("--questions", type=int, default=QUESTIONS, help="of each log")
-    parser.add_argument("--seed", type=int, default=0, help="of the split and of what is drawn")
-    parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of results, and measure nothing")
-    chosen = parser.parse_args()
-    if chosen.tables:
-        print(markdown(json.loads(chosen.tables.read_text(encoding="utf-8"))))
-        return
-    path = recorded_path()
-    if path is None:
-        sys.exit("the recorded answers mmlu_pro/predictions.csv.gz are not there; set FUSION_DATA to their folder")
+    options = command.parser(__doc__, quick=f"{QUICK_LOGS} logs")
+    options.add_argument("--logs", type=int, default=LOGS, help="drawn for each policy and share")
+    options.add_argument("--questions", type=int, default=QUESTIONS, help="of each log")
+    options.add_argument("--seed", type=int, default=0, help="of the split and of what is drawn")
+    chosen, path = command.begun(options, markdown)
     chosen.logs = QUICK_LOGS if chosen.quick else chosen.logs
     head = {"versions": versions(), "hardware": hardware() | {"load": round(os.getloadavg()[0], 1)}}
     with threadpool_limits(1):
         result = head | measured(read_table(path), chosen)
-    print(markdown(result))
-    if chosen.json:
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    command.ended(result, chosen, markdown)
 
 
 if __name__ == "__main__":

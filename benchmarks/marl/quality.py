@@ -10,8 +10,6 @@ questions that nothing was fitted or chosen on. --tables prints the tables from 
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,9 +24,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks.fusers import bbh
 from benchmarks.fusers.mmlu_pro import pools, small
 from benchmarks.fusers.systems import difference
+from benchmarks.marl import command
 from benchmarks.marl.rivals import bandit, best_static, greedy_order, of
 from benchmarks.pruning.run import hardware
-from benchmarks.pruning.tables import recorded_path
 from fusion.data import PredictionTable, folds, read_table, split
 from fusion.ensemble import ask
 from fusion.evaluation import versions
@@ -114,7 +112,8 @@ def compared(fit: PredictionTable, test: PredictionTable, *, part: str, seed: in
 
 def _price(network: MarlFocal, fit: PredictionTable, calls: float) -> float:
     """Return the price at which a trained network, which has all prices in it, spends so many calls on some of fit."""
-    some = fit.rows(slice(0, 1_500))
+    # Evenly over the table, which goes category by category.
+    some = fit.rows(np.linspace(0, len(fit) - 1, min(len(fit), 1_500)).astype(np.intp))
     low, high = np.log(1e-4), np.log(0.2)
     for _ in range(10):
         network.price_ = float(np.exp((low + high) / 2))
@@ -207,25 +206,21 @@ def tables(results: dict[str, Any]) -> Iterator[str]:
         yield ""
 
 
+def shown(results: dict[str, Any]) -> str:
+    """Return the tables as one text."""
+    return "\n".join(tables(results))
+
+
 def _points(found: list[float] | None) -> str:
     return "" if found is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * value for value in found[:3]))
 
 
 def main() -> None:
     """Measure, or print tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one split, few questions; its figures mean nothing")
-    parser.add_argument("--only", action="append", choices=PARTS)
-    parser.add_argument("--without-ppo", action="store_true", help="PPO takes half of the time")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of results, and measure nothing")
-    given = parser.parse_args()
-    if given.tables:
-        print("\n".join(tables(json.loads(given.tables.read_text()))))
-        return
-    path = recorded_path()
-    if path is None:
-        sys.exit("needs recorded answers: set FUSION_DATA")
+    options = command.parser(__doc__, quick="one split, few questions; its figures mean nothing")
+    options.add_argument("--only", action="append", choices=PARTS)
+    options.add_argument("--without-ppo", action="store_true", help="PPO takes half of the time")
+    given, path = command.begun(options, shown)
     started = time.perf_counter()
 
     def told(what: str) -> None:
@@ -245,9 +240,7 @@ def main() -> None:
             results["parts"][part] = study(table, parts, part=part, ppo=not given.without_ppo, told=told)
     results |= {"quick": given.quick, "versions": versions(), "hardware": hardware()}
     results["seconds"] = time.perf_counter() - started
-    print("\n".join(tables(results)))
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1) + "\n")
+    command.ended(results, given, shown)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ evaluated alone, which nobody was warned of. Trained with them: on the questions
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -26,8 +24,8 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.fusers.mmlu_pro import pools, small
 from benchmarks.fusers.systems import difference, outcome
+from benchmarks.marl import command
 from benchmarks.pruning.run import hardware
-from benchmarks.pruning.tables import recorded_path
 from fusion.data import PredictionTable, read_table, split
 from fusion.evaluation import inject, versions
 
@@ -96,28 +94,22 @@ def tables(results: dict[str, Any]) -> Iterator[str]:
         yield f"| {system} | " + " | ".join(cells) + " |"
 
 
+def shown(results: dict[str, Any]) -> str:
+    """Return the table as one text."""
+    return "\n".join(tables(results))
+
+
 def main() -> None:
     """Measure, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one split, few questions; its figures mean nothing")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--tables", type=Path, metavar="FILE", help="print the table of results, and measure nothing")
-    given = parser.parse_args()
-    if given.tables:
-        print("\n".join(tables(json.loads(given.tables.read_text()))))
-        return
-    path = recorded_path()
-    if path is None:
-        sys.exit("needs recorded answers: set FUSION_DATA")
+    options = command.parser(__doc__, quick="one split, few questions; its figures mean nothing")
+    given, path = command.begun(options, shown)
     started = time.perf_counter()
     table = pools(read_table(path))["near paper"]
     with threadpool_limits(1):
         results = study(small(table) if given.quick else table, seeds=1 if given.quick else 5)
     results |= {"format": "fusion.benchmark.marl.robustness/1", "quick": given.quick}
     results |= {"versions": versions(), "hardware": hardware(), "seconds": time.perf_counter() - started}
-    print("\n".join(tables(results)))
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1) + "\n")
+    command.ended(results, given, shown)
 
 
 if __name__ == "__main__":

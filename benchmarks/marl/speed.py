@@ -11,8 +11,6 @@ its gradient is the fast one in closed form. --tables prints the table of a file
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import sys
@@ -29,8 +27,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.fusers import bbh
+from benchmarks.marl import command
 from benchmarks.pruning.run import hardware
-from benchmarks.pruning.tables import recorded_path
+from benchmarks.topla.run import NEAR_PAPER
 from fusion.data import PredictionTable, read_table
 from fusion.evaluation import versions
 from fusion.policies import DeciderEnv, DeciderOptions, DiversityWeights, Recorded, train_decider
@@ -42,17 +41,6 @@ HIDDEN = 128
 EVERY = 100
 """Questions between two updates of the loop, as in the published code."""
 GOAL, AIM = 50, 200
-NEAR_PAPER = (
-    "Llama-2-7b-hf",
-    "Llama-2-13b-hf",
-    "Llama-2-70b-hf",
-    "Mixtral-8x7B-Instruct-v0.1",
-    "gemma-7b",
-    "Mistral-7B-Instruct-v0.2",
-    "Phi-3-mini-4k-instruct",
-    "Meta-Llama-3-8B",
-)
-"""Of the recorded models, those near the pool of the paper."""
 
 
 class Case(NamedTuple):
@@ -246,17 +234,8 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--quick", action="store_true", help="one repeat and few updates, to see that everything runs")
-    parser.add_argument("--tables", type=Path, metavar="FILE", help="print the table of results, and measure nothing")
-    chosen = parser.parse_args()
-    if chosen.tables:
-        print(markdown(json.loads(chosen.tables.read_text(encoding="utf-8"))))
-        return
-    path = recorded_path()
-    if path is None:
-        sys.exit("the recorded answers mmlu_pro/predictions.csv.gz are not there; set FUSION_DATA to their folder")
+    options = command.parser(__doc__, quick="one repeat and few updates, to see that everything runs")
+    chosen, path = command.begun(options, markdown)
     torch.set_num_threads(1)
     loads = [os.getloadavg()[0]]
     result: dict[str, Any] = {
@@ -271,10 +250,7 @@ def main() -> None:
             result["cases"][case.name] = measured(case, quick=chosen.quick)
             loads.append(os.getloadavg()[0])
     result["hardware"]["loads"] = [round(load, 1) for load in loads]
-    print(markdown(result))
-    if chosen.json:
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    command.ended(result, chosen, markdown)
 
 
 if __name__ == "__main__":

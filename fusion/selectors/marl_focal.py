@@ -14,8 +14,8 @@ Deviations: the paper's decider (`mode=paper`; `fusion.policies.train_decider` n
     whole pool from statistics of past questions alone, so it ends as one constant pool. By default it sees the
     question's category and the answers so far, through a conditional logit with weights of agent and category that was
     learned with random sets of agents heard; on the questions to train on, from the others (cross-fitted). Stopping by
-    least squares is the default because it is better, steadier from seed to seed, and a hundred times faster than the
-    network on recorded answers (benchmarks/marl). Acting, nothing is learned any more.
+    least squares is the default because the network is not shown to be better on recorded answers and takes a hundred
+    times as long to train (benchmarks/marl). Acting, nothing is learned any more.
 
 Example:
     Two agents that are always right: one is enough.
