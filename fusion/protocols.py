@@ -254,17 +254,25 @@ class AskingFuser(Fuser, Protocol):
 
 
 @runtime_checkable
-class FolderMethod(Protocol):
-    """A method that learns what does not fit into arrays: a model, which is a folder of files."""
+class LearningMethod(Protocol):
+    """A method whose learning takes long enough to be watched, and to go on after a kill."""
 
-    def learn_in(self, folder: Path, told: Callable[[str, int, int], None] | None = None) -> None:
-        """Work in `folder` from now on: training that is cut short goes on from what is there.
+    def learn_in(
+        self, folder: Path, told: Callable[[str, int, int], None] | None = None, *, tensorboard: bool = False
+    ) -> None:
+        """Learn in `folder` from now on: what is cut short goes on from what is there.
 
         Args:
             folder: Made when it is missing.
             told: Told what is done, how many steps are done and how many there are.
+            tensorboard: Whether how it goes is logged for TensorBoard, in `folder`/tensorboard.
         """
         ...
+
+
+@runtime_checkable
+class FolderMethod(LearningMethod, Protocol):
+    """A method that learns what does not fit into arrays: a model, which is a folder of files."""
 
     def save_files(self, folder: Path) -> None:
         """Write what was learned into `folder`, whole or not at all; what is there already may stay.

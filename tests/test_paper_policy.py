@@ -1,6 +1,7 @@
 """MARL-Focal's two agents, learned from many streams at once."""
 
 import functools
+import itertools
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,13 @@ from fusion.policies import (
     DeciderOptions,
     DiversityWeights,
     Recorded,
+    TrainingRun,
     play_stream,
     train_aggregator,
     train_decider,
 )
-from fusion.policies._paper import Parts, _Look, held_game, mean_reward
+from fusion.policies._paper import Parts, held_game, mean_reward
+from fusion.policies._paper_learner import Look
 from fusion.policies._paper_net import (
     CLIP,
     Batch,
@@ -89,7 +92,7 @@ class TestDecider:
         told: list[tuple[int, int]] = []
         before, torchs = tables.global_randomness(), torch.get_rng_state()
         few = DeciderOptions(updates=3, streams=8, groups=4, horizon=2, window=10)
-        train_decider(pair_world(0), options=few, told=lambda *step: told.append(step))
+        train_decider(pair_world(0), options=few, run=TrainingRun(told=lambda what, *step: told.append(step)))
         assert told == [(1, 3), (2, 3), (3, 3)]
         assert tables.global_randomness() == before
         assert torch.equal(torch.get_rng_state(), torchs)
@@ -170,18 +173,19 @@ class TestValidation:
 
 def test_the_best_weights_are_kept_and_as_a_copy() -> None:
     """The second of four looks is the best, and two worse ones after it are enough."""
-    draws, look = seeded(0), _Look[Decider](2)
+    draws, look = seeded(0), Look(2)
     net, kept = Net((4, 8, 2), draws), []
     ends = []
     for value in (1.0, 3.0, 2.0, 3.0):
-        weights = Decider.of(*net.weights())
-        kept.append([part.copy() for part in weights])
-        ends.append(look.ends(value, weights))
+        weights = net.weights()
+        kept.append([part.copy() for parts in weights for part in parts])
+        look.see(value, weights)
+        ends.append(look.over)
         with torch.no_grad():
             for part in net.parameters:
                 part += 1
     assert ends == [False, False, False, True]
-    for part, expected in zip(look.kept, kept[1], strict=True):
+    for part, expected in zip(itertools.chain(*look.kept), kept[1], strict=True):
         tables.equal(part, expected)
 
 
@@ -284,7 +288,10 @@ class TestAggregator:
         everyone = np.ones(fit.answers.shape, dtype=bool)
         made: list[Aggregator] = [
             train_aggregator(
-                fit, everyone, options=AggregatorOptions(updates=2, seed=seed), told=lambda *step: told.append(step)
+                fit,
+                everyone,
+                options=AggregatorOptions(updates=2, seed=seed),
+                run=TrainingRun(told=lambda what, *step: told.append(step)),
             )
             for seed in (0, 0, 1)
         ]

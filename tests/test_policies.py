@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fusion.data import PredictionTable, best_rated
 from fusion.ensemble import Ensemble, ask
 from fusion.errors import InvalidTable, NotFitted, TableMismatch
-from fusion.policies import Beliefs, PpoOptions, Stopping, Views, World, play, stop_when, train_policy
+from fusion.policies import Beliefs, PpoOptions, Stopping, TrainingRun, Views, World, play, stop_when, train_policy
 from fusion.selectors.marl_focal import MarlFocal
 
 Learner = Literal["stopping", "ppo"]
@@ -266,7 +266,8 @@ class TestPolicy:
     def test_progress_is_told(self) -> None:
         told: list[tuple[int, int]] = []
         found = world([[0, 1], [1, 1]], [1.0, 1.0])
-        train_policy(found, np.array([0, 1]), options=PpoOptions(updates=3), told=lambda *step: told.append(step))
+        run = TrainingRun(told=lambda what, *step: told.append(step))
+        train_policy(found, np.array([0, 1]), options=PpoOptions(updates=3), run=run)
         assert told == [(1, 3), (2, 3), (3, 3)]
 
     def test_tokens_are_costs(self) -> None:

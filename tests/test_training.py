@@ -13,10 +13,12 @@ import pytest
 import tables
 import torch
 import transformers
+from tensorboard_log import logged_scalars
 from tiny_models import TinyModels, closed_words
 from transformers import LlamaConfig
 from trust_world import ANSWERS
 
+from fusion.curves import TENSORBOARD
 from fusion.errors import FusionError, InputError, MissingDependency, OutputError
 from fusion.fusers._sequence import Row
 from fusion.fusers._writer import Collate, example, load_tokenizer, load_writer
@@ -39,7 +41,15 @@ class Job(NamedTuple):
     held_out: list[dict[str, list[int]]]
     collate: Collate
 
-    def run(self, folder: Path, options: TrainOptions = OPTIONS, *, mark: str = "m", told: Any = None) -> Trained:
+    def run(
+        self,
+        folder: Path,
+        options: TrainOptions = OPTIONS,
+        *,
+        mark: str = "m",
+        told: Any = None,
+        tensorboard: bool = False,
+    ) -> Trained:
         return train(
             self.make,
             self.examples,
@@ -49,6 +59,7 @@ class Job(NamedTuple):
             mark=mark,
             options=options,
             told=told or (lambda *_: None),
+            tensorboard=tensorboard,
         )
 
     def without_held_out(self) -> "Job":
@@ -135,6 +146,19 @@ class TestARun:
         result = job.run(tmp_path, dataclasses.replace(OPTIONS, epochs=0.3, evaluations=1))
         assert [step for step, _ in result.losses] == [3]
         assert result.loss is not None
+
+    def test_losses_go_to_tensorboard_when_asked(self, job: Job, tmp_path: Path) -> None:
+        """A run that goes on after step 10 logs the losses of every step once; weights are those without a log."""
+        expected = job.run(tmp_path / "quiet")
+        with pytest.raises(CutShort):
+            job.run(tmp_path / "cut", told=stopping_at(14), tensorboard=True)
+        result = job.run(tmp_path / "cut", tensorboard=True)
+        assert logged_scalars(tmp_path / "cut")["eval/loss"] == [
+            (step, pytest.approx(loss, rel=1e-5)) for step, loss in result.losses
+        ]
+        assert weights(tmp_path / "cut") == weights(tmp_path / "quiet")
+        assert result.losses == expected.losses
+        assert not (tmp_path / "quiet" / TENSORBOARD).exists()
 
     def test_silence(self, job: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         train(*job[:3], collate=job.collate, folder=tmp_path, mark="m", options=OPTIONS)

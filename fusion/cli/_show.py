@@ -37,7 +37,7 @@ def make_console() -> Console:
 
 
 def show_bench(result: BenchResult) -> None:
-    """Print members, systems, comparisons, notes and the verdict."""
+    """Print members, systems, what policies do, comparisons, notes and the verdict."""
     from fusion.reports.tables import bench_tables
 
     console = make_console()
@@ -157,7 +157,7 @@ def write_json(value: dict[str, Json], path: str) -> None:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function (step, done, total) that shows a bar on standard error once work takes over two seconds.
 
-    A total of 0 says that it is not known.
+    A total of 0 says that it is not known. Where standard error is no terminal, a line is written every half minute.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -169,8 +169,13 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     # By the clock, not by the next step: the first may be the long one.
     timer = threading.Timer(SLOW_SECONDS, bar.start)
     timer.daemon = True
+    told_at = time.monotonic()
 
     def told(step: str, done: int, total: int) -> None:
+        nonlocal told_at
+        if not console.is_terminal and time.monotonic() - told_at > LINE_SECONDS:
+            told_at = time.monotonic()
+            sys.stderr.write(f"{step}{f': {done} of {total}' if total else ''}\n")
         counts = f"{done}/{total}" if total else str(done or "")
         bar.update(task, description=step[:48], completed=done, total=total or None, counts=counts)
 

@@ -27,6 +27,7 @@ PARTNER, PARTNERS = "topla_weighted", {"marl_focal": "marl_aggregator"}
 SYSTEM_HELP = "selector+fuser, such as 'top_k(k=3)+weighted_vote'; a fuser, or a selector, alone."
 WHAT_HELP = "Labelled table, Parquet or wide CSV; before it, as wanted, the system: topla_summary TABLE."
 POOL_HELP = "Pool file that says who answers for the agents of the table, so that fusion ask --ensemble works."
+LOG_HELP = "Log how training goes for TensorBoard, in OUT/selector/tensorboard and OUT/fuser/tensorboard."
 SET_HELP = "Parameter of the selector or the fuser: fuser.samples=10, selector.k=3. May be repeated."
 
 
@@ -37,6 +38,7 @@ def fit_command(
     model: Annotated[str | None, typer.Option(help="The same as --set fuser.model=...: what to train.")] = None,
     pool: Annotated[Path | None, typer.Option(help=POOL_HELP)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help=LOG_HELP)] = False,
     json: JsonFile = None,
 ) -> None:
     """Fit a system on all questions of a table, and keep it for fusion ask, fusion explain and Ensemble.load."""
@@ -65,7 +67,7 @@ def fit_command(
         answers = read_table(table)
         labels_N = answers.require_labels()
         told(f"fitting {chosen}", 1, 3)
-        ensemble = _fitted(chosen, answers, pool, out, told)
+        ensemble = _fitted(chosen, answers, pool, out, told, tensorboard=tensorboard)
         decided_N = None
         if not is_slow(ensemble.fuser):
             told("answering what it was fitted on", 2, 3)
@@ -95,14 +97,16 @@ def fit_command(
         show_fit(found, (*table_notes(answers), *noted), out)
 
 
-def _fitted(system: System, answers: PredictionTable, pool: Path | None, out: Path, told: Told) -> Ensemble:
-    """Return the system, fitted; what trains a model does so in the folder of the ensemble, and can go on there."""
-    from fusion.protocols import FolderMethod
+def _fitted(
+    system: System, answers: PredictionTable, pool: Path | None, out: Path, told: Told, *, tensorboard: bool
+) -> Ensemble:
+    """Return the system, fitted; what learns for long does so in the folder of the ensemble, and can go on there."""
+    from fusion.protocols import LearningMethod
 
     ensemble = _unfitted(system, answers.agents, pool)
     for role, method in (("selector", ensemble.selector), ("fuser", ensemble.fuser)):
-        if isinstance(method, FolderMethod):
-            method.learn_in(out / role, told)
+        if isinstance(method, LearningMethod):
+            method.learn_in(out / role, told, tensorboard=tensorboard)
     return ensemble.fit(answers)
 
 

@@ -127,7 +127,9 @@ class ModelAsking:
         """Take note of the ensemble's agents: one of them is asked where no pool file is given."""
         self._met = pool
 
-    def learn_in(self, folder: Path, told: Callable[[str, int, int], None] | None = None) -> None:
+    def learn_in(
+        self, folder: Path, told: Callable[[str, int, int], None] | None = None, *, tensorboard: bool = False
+    ) -> None:
         """Do nothing: nothing is trained here."""
 
     def save_files(self, folder: Path) -> None:

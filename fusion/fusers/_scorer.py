@@ -76,6 +76,7 @@ class Home:
         lengths: tuple[int, int],
         options: TrainOptions,
         told: Told | None,
+        tensorboard: bool,
     ) -> Trained:
         """Train a comparer on lessons, each in both orders; what is there already is not done again.
 
@@ -85,6 +86,7 @@ class Home:
             lengths: Most tokens of a question, and of an answer.
             options: How.
             told: Told of every step.
+            tensorboard: Whether losses are logged for TensorBoard.
 
         Raises:
             InputError: When there is no such model.
@@ -111,6 +113,7 @@ class Home:
             options=options,
             tokenizer=tokenizer,
             told=told,
+            tensorboard=tensorboard,
         )
         self._loaded = None
         return trained

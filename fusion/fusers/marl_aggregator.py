@@ -26,7 +26,10 @@ Example:
     MarlAggregator(mode='adaptive', objective='likelihood', target='label', updates=200, seed=0)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -37,7 +40,7 @@ from fusion.errors import InvalidTable
 from fusion.fusers._deciding import ScoringFuser
 from fusion.fusers._votes import leading, not_fitted, ranking, settle, tally
 from fusion.logit import Candidates, kinds, probabilities
-from fusion.policies import Aggregator, AggregatorOptions, Beliefs, opinions, rewarded, train_aggregator
+from fusion.policies import Aggregator, AggregatorOptions, Beliefs, TrainingRun, opinions, rewarded, train_aggregator
 from fusion.schema import BoolArray, Decision, FloatArray, Selection
 
 
@@ -62,11 +65,18 @@ class MarlAggregator(ScoringFuser):
     first_: FloatArray | None = field(default=None, init=False, repr=False)
     second_: FloatArray | None = field(default=None, init=False, repr=False)
     third_: FloatArray | None = field(default=None, init=False, repr=False)
+    _run: TrainingRun = field(default_factory=TrainingRun, init=False, repr=False, compare=False)
 
     @property
     def positional(self) -> bool:
         """Whether it tells options apart by their place."""
         return self.mode == "paper"
+
+    def learn_in(
+        self, folder: Path, told: Callable[[str, int, int], None] | None = None, *, tensorboard: bool = False
+    ) -> None:
+        """Learn in `folder`, so that a network that was cut short goes on there; weights are learned anew."""
+        self._run = TrainingRun(folder, told=told, tensorboard=tensorboard)
 
     def fit(self, table: PredictionTable, selection: Selection) -> Self:
         """Learn the weights of all agents that the selection listens to on some question, from all their answers.
@@ -83,8 +93,10 @@ class MarlAggregator(ScoringFuser):
         self._meet(table, probs=table.probs is not None, categories=categories)
         self.weights_ = self.first_ = self.second_ = self.third_ = None
         if self.mode == "paper":
-            options = AggregatorOptions(updates=self.updates, seed=self.seed)
-            network = train_aggregator(self._ordered(table), self._ordered_mask(selection), options=options)
+            options, ordered = AggregatorOptions(updates=self.updates, seed=self.seed), self._ordered(table)
+            pools = self._ordered_mask(selection)
+            self._run.begin("aggregator", ordered.fingerprint, sha256(pools.tobytes()).hexdigest(), repr(options))
+            network = train_aggregator(ordered, pools, options=options, run=self._run)
             # A layer's bias is the last row of its weights.
             layers = zip(network.weights, network.biases, strict=True)
             self.first_, self.second_, self.third_ = (np.vstack([weight, bias]) for weight, bias in layers)

@@ -110,15 +110,16 @@ class Rank(ModelAsking):
     _workplace: Path | None = field(default=None, init=False, repr=False, compare=False)
     _home: Home | None = field(default=None, init=False, repr=False, compare=False)
     _told: Told | None = field(default=None, init=False, repr=False, compare=False)
+    _tensorboard: bool = field(default=False, init=False, repr=False, compare=False)
 
     @property
     def positional(self) -> bool:
         """Whether options may be told apart by their place: where an agent judges, as it sees their letters."""
         return not self.model
 
-    def learn_in(self, folder: Path, told: Told | None = None) -> None:
+    def learn_in(self, folder: Path, told: Told | None = None, *, tensorboard: bool = False) -> None:
         """Train in `folder`, so that a run that was cut short goes on there."""
-        self._workplace, self._told = folder, told
+        self._workplace, self._told, self._tensorboard = folder, told, tensorboard
 
     def save_files(self, folder: Path) -> None:
         """Copy the trained judge into `folder`, where there is one; else write who is asked."""
@@ -166,7 +167,12 @@ class Rank(ModelAsking):
             )
         self._home = Home(self._workplace)
         self.trained_ = self._home.teach(
-            self.model, lessons, lengths=self._lengths, options=self._training(), told=self._told
+            self.model,
+            lessons,
+            lengths=self._lengths,
+            options=self._training(),
+            told=self._told,
+            tensorboard=self._tensorboard,
         )
         return self
 

@@ -105,15 +105,16 @@ class ToplaSummary:
     cuts_: tuple[int, ...] = field(default=(), init=False, repr=False)
     trained_: Trained | None = field(default=None, init=False, repr=False, compare=False)
     _told: Told | None = field(default=None, init=False, repr=False, compare=False)
+    _tensorboard: bool = field(default=False, init=False, repr=False, compare=False)
     _workplace: Path | None = field(default=None, init=False, repr=False, compare=False)
     _own: OwnFolder | None = field(default=None, init=False, repr=False, compare=False)
     _home: Path | None = field(default=None, init=False, repr=False, compare=False)
     _writer: Writer | None = field(default=None, init=False, repr=False, compare=False)
     _cut_last: Cuts | None = field(default=None, init=False, repr=False, compare=False)
 
-    def learn_in(self, folder: Path, told: Told | None = None) -> None:
+    def learn_in(self, folder: Path, told: Told | None = None, *, tensorboard: bool = False) -> None:
         """Train in `folder`, so that a run that was cut short goes on there."""
-        self._workplace, self._told = folder, told
+        self._workplace, self._told, self._tensorboard = folder, told, tensorboard
 
     def save_files(self, folder: Path) -> None:
         """Copy the trained model into `folder`."""
@@ -176,6 +177,7 @@ class ToplaSummary:
             options=self._options(),
             tokenizer=tokenizer,
             told=self._told,
+            tensorboard=self._tensorboard,
         )
         self._home = folder
         backed_N, settled_N = self._counted(table, selection)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         train_decider,
     )
     from fusion.policies._ppo import Layers, PpoOptions, play_out, train_policy
+    from fusion.policies._run import TrainingRun
     from fusion.policies._stopping import Courses, Stopping, mean_tokens, play, stop_when
     from fusion.policies._streams import Order, Streams, opinions
     from fusion.policies._window import DiversityWeights, Recorded, Window
@@ -29,6 +30,7 @@ _HOMES = {
     "AggregatorOptions": "fusion.policies._paper",
     "AskingEnv": "fusion.policies.environments",
     "Beliefs": "fusion.policies._beliefs",
+    "TrainingRun": "fusion.policies._run",
     "Courses": "fusion.policies._stopping",
     "Decider": "fusion.policies._paper",
     "DeciderEnv": "fusion.policies.environments",
@@ -77,6 +79,7 @@ __all__ = [
     "State",
     "Stopping",
     "Streams",
+    "TrainingRun",
     "Views",
     "Window",
     "World",

@@ -6,7 +6,7 @@ curve of how many named it, so one answer more is one addition; nothing depends 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -143,8 +143,16 @@ def rewarded(
     return beliefs._replace(weights=reached.reshape(start.shape))
 
 
-def cross_fitted(table: PredictionTable, categories: Sequence[str], *, seed: int) -> Views:
+def cross_fitted(
+    table: PredictionTable, categories: Sequence[str], *, seed: int, told: Callable[[int, int], None] | None = None
+) -> Views:
     """Return what beliefs that were learned from other questions say of each labelled question.
+
+    Args:
+        table: The questions.
+        categories: Those that are told apart, sorted.
+        seed: Of folds, and of who is heard.
+        told: Told how many folds are done, and how many there are.
 
     Raises:
         InvalidTable: When the table has no labels.
@@ -159,6 +167,8 @@ def cross_fitted(table: PredictionTable, categories: Sequence[str], *, seed: int
         np.zeros((len(table), table.num_agents + 1)),
     )
     for fold in range(num_folds):
+        if told is not None:
+            told(fold, num_folds)
         mine_N = fold_N == fold
         if not mine_N.any():
             continue

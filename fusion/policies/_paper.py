@@ -17,22 +17,21 @@ Deviations from MARL-Focal (Tekin et al. 2025, arXiv:2502.04492) and its public 
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from fusion.data import PredictionTable
 from fusion.errors import InvalidTable, UsageError
+from fusion.policies._run import TrainingRun
 from fusion.policies._streams import Order, Streams, observed, opinions, ordered
 from fusion.policies._window import DiversityWeights, Recorded, Window
 from fusion.schema import BoolArray, FloatArray, IntArray
 
-Told = Callable[[int, int], None]
-"""Told how many updates are done, and how many there are."""
 _HIDDEN, _INNER = 128, (100, 100)
-_TENTH, _EVERY = 10, 5
+_TENTH = 10
 _BLOCK = 100
 """Questions in a block, about, of which every tenth is for validation."""
 
@@ -177,7 +176,7 @@ class Parts(NamedTuple):
         return cls(rows_N[~held_N], rows_N[held_N].reshape(-1, size))
 
 
-def train_decider(table: PredictionTable, *, options: DeciderOptions, told: Told | None = None) -> Decider:
+def train_decider(table: PredictionTable, *, options: DeciderOptions, run: TrainingRun | None = None) -> Decider:
     """Train a decider on a labelled table.
 
     Ties of a vote are settled by the agents' accuracies on it, as `fusion.fusers.vote` does after fit.
@@ -185,12 +184,13 @@ def train_decider(table: PredictionTable, *, options: DeciderOptions, told: Told
     Args:
         table: What is learned from.
         options: How.
-        told: Told of every update.
+        run: Told of every update, and keeps it: from one that has begun with the same marks it goes on.
 
     Raises:
         InvalidTable: When the table has no labels or questions.
         MissingDependency: When torch is not installed.
     """
+    from fusion.policies._paper_learner import Learner, learned
     from fusion.policies._paper_net import Net, adam, improve, play, seeded
 
     recorded = Recorded.of(table, accuracies=table.accuracies)
@@ -201,27 +201,30 @@ def train_decider(table: PredictionTable, *, options: DeciderOptions, told: Told
     net = Net((table.num_agents + 2, _HIDDEN, table.num_agents), draws)
     optimizer = adam(net, options.learning_rate)
 
-    def learn(entropy: float) -> None:
+    def learn(entropy: float) -> dict[str, float]:
+        played = play(net, streams, options.horizon, draws)
         improve(
             net,
             optimizer,
-            play(net, streams, options.horizon, draws),
+            played,
             groups=options.groups,
             gamma=options.gamma,
             passes=options.passes,
             entropy=entropy,
             draws=draws,
         )
+        return {"reward": float(played.reward.mean()), "pool": float(played.chosen.sum(dim=2).mean())}
 
-    def looked_at() -> tuple[float, Decider]:
-        decider = Decider.of(*net.weights())
-        return mean_reward(decider, held, recorded), decider
+    def looked_at() -> float:
+        return mean_reward(Decider.of(*net.weights()), held, recorded)
 
-    return _best(learn, looked_at, options, told)
+    learner = Learner(net, optimizer, draws, streams)
+    found = learned(learner, learn, looked_at, what="training the decider", ways=options, run=run or TrainingRun())
+    return Decider.of(*found)
 
 
 def train_aggregator(
-    table: PredictionTable, pools: BoolArray, *, options: AggregatorOptions, told: Told | None = None
+    table: PredictionTable, pools: BoolArray, *, options: AggregatorOptions, run: TrainingRun | None = None
 ) -> Aggregator:
     """Train an aggregator on a labelled table, with the pools that a frozen decider chose.
 
@@ -229,13 +232,14 @@ def train_aggregator(
         table: What is learned from.
         pools: bool [N, M], who is listened to.
         options: How.
-        told: Told of every update.
+        run: Told of every update, and keeps it: from one that has begun with the same marks it goes on.
 
     Raises:
         InvalidTable: When the table has no labels or questions.
         UsageError: When the pools are of another shape than the answers.
         MissingDependency: When torch is not installed.
     """
+    from fusion.policies._paper_learner import Learner, learned
     from fusion.policies._paper_net import Net, adam, answer, seeded
 
     labels_N = table.require_labels()
@@ -251,8 +255,8 @@ def train_aggregator(
     optimizer = adam(net, options.learning_rate)
     trained = seen_ND[parts.train], labels_N[parts.train]
 
-    def learn(entropy: float) -> None:
-        answer(
+    def learn(entropy: float) -> dict[str, float]:
+        reward = answer(
             net,
             optimizer,
             trained,
@@ -262,12 +266,15 @@ def train_aggregator(
             entropy=entropy,
             draws=draws,
         )
+        return {"reward": reward}
 
-    def looked_at() -> tuple[float, Aggregator]:
-        aggregator = Aggregator.of(*net.weights())
-        return float((aggregator.choose_options(seen_ND[held_n]) == labels_N[held_n]).mean()), aggregator
+    def looked_at() -> float:
+        options_n = Aggregator.of(*net.weights()).choose_options(seen_ND[held_n])
+        return float((options_n == labels_N[held_n]).mean())
 
-    return _best(learn, looked_at, options, told)
+    learner = Learner(net, optimizer, draws)
+    found = learned(learner, learn, looked_at, what="training the aggregator", ways=options, run=run or TrainingRun())
+    return Aggregator.of(*found)
 
 
 def training_game(recorded: Recorded, rows_GL: IntArray, options: DeciderOptions) -> Streams:
@@ -337,51 +344,3 @@ def play_stream(
         if answered:
             seen_window.push(int(row))
     return pools_nM
-
-
-Kept = TypeVar("Kept", Decider, Aggregator)
-
-
-def _best(
-    learn: Callable[[float], None],
-    looked_at: Callable[[], tuple[float, Kept]],
-    options: DeciderOptions | AggregatorOptions,
-    told: Told | None,
-) -> Kept:
-    """Learn until nothing better comes, and return what did best on the validation questions, as a copy.
-
-    Args:
-        learn: Takes an update; is given the weight of the entropy bonus.
-        looked_at: Returns how good the weights are, and copies of them.
-        options: How many updates, and how long to wait for a better one.
-        told: Told of every update.
-    """
-    look = _Look[Kept](options.patience)
-    for update in range(options.updates):
-        learn(options.entropy * (1 - update / options.updates))
-        if told is not None:
-            told(update + 1, options.updates)
-        if _is_looked_at(update, options.updates) and look.ends(*looked_at()):
-            break
-    return look.kept
-
-
-class _Look(Generic[Kept]):
-    """Keeps what does best on the validation questions, as a copy."""
-
-    kept: Kept
-
-    def __init__(self, patience: int) -> None:
-        self._patience, self._since, self._best = patience, 0, -np.inf
-
-    def ends(self, value: float, weights: Kept) -> bool:
-        """Take how good weights are; return whether it is time to end."""
-        self._since += 1
-        if value > self._best:
-            # The arrays are copies of what the network goes on with.
-            self._best, self.kept, self._since = value, weights, 0
-        return self._since >= self._patience
-
-
-def _is_looked_at(update: int, updates: int) -> bool:
-    return (update + 1) % _EVERY == 0 or update + 1 == updates

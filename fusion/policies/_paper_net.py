@@ -271,7 +271,7 @@ def answer(
     passes: int,
     entropy: float,
     draws: "torch.Generator",
-) -> None:
+) -> float:
     """Let an aggregator answer all questions once with options that it draws, and take some passes over them.
 
     Args:
@@ -283,6 +283,9 @@ def answer(
         passes: How many.
         entropy: Weight of the entropy bonus.
         draws: Draws options, and which questions a gradient is taken of.
+
+    Returns:
+        The mean reward.
     """
     import torch
 
@@ -305,6 +308,7 @@ def answer(
             loss = loss + VALUE * ((value - aim[part]) ** 2).mean()
             loss = loss + entropy * (logprobs.exp() * logprobs).sum(dim=1).mean()
             follow(net, optimizer, list(torch.autograd.grad(loss, net.parameters)))
+    return float(reward.mean())
 
 
 def adam(net: Net, learning_rate: float) -> "torch.optim.Optimizer":

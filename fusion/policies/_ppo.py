@@ -5,13 +5,13 @@ against the probabilities under which the actions were drawn, a value baseline w
 entropy bonus that fades. Which question it is cannot be seen, so nothing can be memorised.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fusion.errors import MissingDependency
+from fusion.policies._run import Kept, TrainingRun
 from fusion.policies._stopping import reward_of
 from fusion.policies._world import State, World
 from fusion.schema import FloatArray, IntArray
@@ -19,8 +19,6 @@ from fusion.schema import FloatArray, IntArray
 if TYPE_CHECKING:
     import torch
 
-Told = Callable[[int, int], None]
-"""Told how many updates are done, and how many there are."""
 _CLIP, _LAMBDA, _PASSES, _NORM = 0.2, 0.95, 3, 0.5
 _BATCH = 256, 4096
 """Steps that a gradient is taken of: a tenth of those played, between these."""
@@ -79,7 +77,7 @@ def train_policy(
     options: PpoOptions,
     costs_M: FloatArray | None = None,
     worth_NK: FloatArray | None = None,
-    told: Told | None = None,
+    run: TrainingRun | None = None,
 ) -> Layers:
     """Train a policy that asks or stops on all questions of a world.
 
@@ -91,7 +89,7 @@ def train_policy(
         options: How.
         costs_M: What a call of each agent costs, 1 for the mean; 1 each by default.
         worth_NK: What each option is worth; 1 for the right one by default.
-        told: Told of every update.
+        run: Told of every update, and keeps it: from one that has begun with the same marks it goes on.
 
     Raises:
         MissingDependency: When torch is not installed.
@@ -109,16 +107,31 @@ def train_policy(
     low, high = np.log(options.prices)
     # Stopping costs nothing.
     costs = np.append(np.ones(num_agents) if costs_M is None else costs_M, 0.0)
-    for update in range(options.updates):
+    run = run or TrainingRun()
+    begun = run.kept
+    if begun is not None:
+        net.take(begun["net"])
+        optimizer.load_state_dict(begun["optimizer"])
+        generator.set_state(begun["draws"])
+
+    def kept() -> Kept:
+        return {
+            "net": [part.detach() for part in net.parameters()],
+            "optimizer": optimizer.state_dict(),
+            "draws": generator.get_state(),
+        }
+
+    for update in range(run.done, options.updates):
         left = 1 - update / options.updates
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * left + 1e-5
         draws = torch.rand(len(labels_N), generator=generator, dtype=torch.float64).numpy()
         price_N = np.exp(low + draws * (high - low))
         steps = _play(world, labels_N, worth_NK, price_N, costs, net, generator)
-        _improve(net, optimizer, steps, entropy=options.entropy * left, generator=generator)
-        if told is not None:
-            told(update + 1, options.updates)
+        figures = _figures(steps)
+        figures["entropy"] = _improve(net, optimizer, steps, entropy=options.entropy * left, generator=generator)
+        run.step("training the policy", update + 1, options.updates, figures, kept)
+    run.finish(options.updates, kept)
     return net.layers()
 
 
@@ -165,6 +178,14 @@ class _Net:
         scores = self.policy(inner).masked_fill(closed, -1e9)
         return torch.log_softmax(scores, dim=1), self.value(inner)[:, 0]
 
+    def take(self, values: list["torch.Tensor"]) -> None:
+        """Take over weights, in the order of `parameters`."""
+        import torch
+
+        with torch.no_grad():
+            for part, value in zip(self.parameters(), values, strict=True):
+                part.copy_(value)
+
     def layers(self) -> Layers:
         layers = (*self.body, self.policy)
         weights: Any = tuple(layer.weight.detach().double().numpy().T.copy() for layer in layers)
@@ -205,8 +226,15 @@ def _play(
     return steps
 
 
-def _improve(net: _Net, optimizer: Any, steps: list[_Step], *, entropy: float, generator: "torch.Generator") -> None:
-    """Take some passes over the steps."""
+def _figures(steps: list[_Step]) -> dict[str, float]:
+    """Return how the questions that were played went: means of an episode."""
+    num_episodes = len(steps[0].episodes)
+    calls = sum(len(step.episodes) for step in steps) - num_episodes
+    return {"reward": float(sum(step.reward.sum() for step in steps)) / num_episodes, "calls": calls / num_episodes}
+
+
+def _improve(net: _Net, optimizer: Any, steps: list[_Step], *, entropy: float, generator: "torch.Generator") -> float:
+    """Take some passes over the steps; return the mean entropy of what the policy does, in nats."""
     import torch
 
     num_episodes = len(steps[0].episodes)
@@ -231,11 +259,13 @@ def _improve(net: _Net, optimizer: Any, steps: list[_Step], *, entropy: float, g
             clipped = ratio.clamp(1 - _CLIP, 1 + _CLIP)
             loss = -torch.minimum(ratio * gain[batch], clipped * gain[batch]).mean()
             loss = loss + 0.5 * ((guessed - aim[batch]) ** 2).mean()
-            loss = loss + entropy * (logprobs.exp() * logprobs.clamp(min=-30)).sum(dim=1).mean()
+            minus_entropy = (logprobs.exp() * logprobs.clamp(min=-30)).sum(dim=1).mean()
+            loss = loss + entropy * minus_entropy
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(net.parameters(), _NORM)
             optimizer.step()
+    return -float(minus_entropy.detach())
 
 
 def play_out(world: World, layers: Layers, price_N: FloatArray, *, max_calls: int | None = None) -> State:

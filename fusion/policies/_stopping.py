@@ -10,6 +10,7 @@ and a question goes on while G_s(x) > 0. V holds rewards that were had rather th
 the regression do not add up. No exploration is needed, as what would have happened is on record.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -128,7 +129,13 @@ def features(world: World, state: State) -> FloatArray:
 
 
 def play(
-    world: World, labels_N: IntArray, *, costs_M: FloatArray, most: int, worth_NK: FloatArray | None = None
+    world: World,
+    labels_N: IntArray,
+    *,
+    costs_M: FloatArray,
+    most: int,
+    worth_NK: FloatArray | None = None,
+    told: Callable[[int, int], None] | None = None,
 ) -> Courses:
     """Find the order in which to ask, for every category, and return what asking so brings.
 
@@ -141,6 +148,7 @@ def play(
         costs_M: What a call of each agent costs; 1 for the mean.
         most: L, agents to order.
         worth_NK: What each option is worth; 1 for the right one by default.
+        told: Told how many places of the order are taken, and how many there are.
     """
     num_questions, num_agents = world.answers.shape
     most = min(most, num_agents, MOST_CALLS)
@@ -149,6 +157,8 @@ def play(
     order_CL = np.zeros((world.num_categories + 1, most), dtype=np.intp)
     seen, rewards, agents = [], [], []
     for place in range(most):
+        if told is not None:
+            told(place, most)
         gain_CM = _gains(world, state, labels_N)
         # Worth less than nothing is worst where it costs most.
         gain_CM = np.where(gain_CM > 0, gain_CM / costs_M, gain_CM * costs_M)

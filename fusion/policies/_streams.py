@@ -8,6 +8,7 @@ Source: MARL-Focal, Tekin et al. 2025, arXiv:2502.04492. Legend beside that of `
 each, B = G R streams in all, those of a group side by side; L questions in an order; H questions before them.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -112,6 +113,16 @@ class Streams:
     def rows(self) -> IntArray:
         """Int [G], the question that is next in each group."""
         return np.asarray(self._rows_GL[:, self.position % self._rows_GL.shape[1]])
+
+    def kept(self) -> dict[str, FloatArray | IntArray]:
+        """Return all that changes from step to step, for `take`."""
+        place = {"position": np.array([self.position]), "pools": self.pools}
+        return {**place, **{f"window {name}": array for name, array in self._windows.kept().items()}}
+
+    def take(self, kept: Mapping[str, FloatArray | IntArray]) -> None:
+        """Go on from what `kept` returned."""
+        self.position, self.pools = int(kept["position"][0]), np.array(kept["pools"])
+        self._windows.take({name.removeprefix("window "): array for name, array in kept.items() if "window " in name})
 
     def observe(self) -> FloatArray:
         """Return what each stream sees before its next question, float32 [B, M + 2].

@@ -14,7 +14,7 @@ Legend beside that of `fusion.schema`: G windows, W questions in each, H questio
 window and B = G R in all, P pairs of agents, C = K + 1 things to say (row 0: nothing).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ import numpy as np
 from fusion.diversity import PairCounts
 from fusion.policies._window import PAIRWISE, DiversityWeights, Recorded, check_window
 from fusion.schema import FloatArray, IntArray
+
+_COUNTED = "rows_GW", "held_G", "failures", "triples", "agreements", "said", "wrong", "right"
 
 
 class _Change(NamedTuple):
@@ -84,6 +86,16 @@ class Windows:
             self._count_answers(change)
         if len(self._right[0]):
             self._right += (change.signs @ self._recorded.all_right[rows])[:, 0]
+
+    def kept(self) -> dict[str, FloatArray | IntArray]:
+        """Return all that changes as questions enter, for `take`."""
+        return {"entered": np.array([self._entered]), **{name: getattr(self, f"_{name}") for name in _COUNTED}}
+
+    def take(self, kept: Mapping[str, FloatArray | IntArray]) -> None:
+        """Go on from what `kept` returned."""
+        self._entered = int(kept["entered"][0])
+        for name in _COUNTED:
+            setattr(self, f"_{name}", np.array(kept[name]))
 
     def scores(self, pools_MB: FloatArray) -> FloatArray:
         """Return the scores of pools, float64 [B], in [-1, 1].

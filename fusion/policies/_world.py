@@ -4,7 +4,7 @@ An episode is one question. Its state is who has been asked and what they said; 
 All episodes of a batch take their steps together, as looking an answer up needs no simulator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -56,13 +56,26 @@ class World:
         )
 
     @classmethod
-    def to_learn_from(cls, table: PredictionTable, categories: Sequence[str], *, seed: int) -> Self:
+    def to_learn_from(
+        cls,
+        table: PredictionTable,
+        categories: Sequence[str],
+        *,
+        seed: int,
+        told: Callable[[int, int], None] | None = None,
+    ) -> Self:
         """Return the world of labelled questions, of each of which beliefs speak that were learned from the others.
+
+        Args:
+            table: The questions.
+            categories: Those that are told apart, sorted.
+            seed: Of what is drawn for the beliefs.
+            told: Told how many times they have been learned, and how many there are.
 
         Raises:
             InvalidTable: When the table has no labels.
         """
-        return cls.of(table, categories, cross_fitted(table, categories, seed=seed), open=is_open(table))
+        return cls.of(table, categories, cross_fitted(table, categories, seed=seed, told=told), open=is_open(table))
 
     @classmethod
     def to_act_in(cls, table: PredictionTable, categories: Sequence[str], beliefs: Beliefs, *, open: bool) -> Self:

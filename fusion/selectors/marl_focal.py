@@ -14,8 +14,8 @@ Deviations: the paper's decider (`mode=paper`; `fusion.policies.train_decider` n
     whole pool from statistics of past questions alone, so it ends as one constant pool. By default it sees the
     question's category and the answers so far, through a conditional logit with weights of agent and category that was
     learned with random sets of agents heard; on the questions to train on, from the others (cross-fitted). Stopping by
-    least squares is the default because the network is not shown to be better on recorded answers and takes a hundred
-    times as long to train (benchmarks/marl). Acting, nothing is learned any more.
+    least squares is the default because the network is not shown to be better on recorded answers and takes some
+    fifteen times as long to train (benchmarks/marl). Acting, nothing is learned any more.
 
 Example:
     Two agents that are always right: one is enough.
@@ -32,6 +32,7 @@ Example:
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -47,6 +48,7 @@ from fusion.policies import (
     Recorded,
     State,
     Stopping,
+    TrainingRun,
     World,
     mean_tokens,
     play,
@@ -111,6 +113,13 @@ class MarlFocal:
     first_: FloatArray | None = field(default=None, init=False, repr=False)
     second_: FloatArray | None = field(default=None, init=False, repr=False)
     third_: FloatArray | None = field(default=None, init=False, repr=False)
+    _run: TrainingRun = field(default_factory=TrainingRun, init=False, repr=False, compare=False)
+
+    def learn_in(
+        self, folder: Path, told: Callable[[str, int, int], None] | None = None, *, tensorboard: bool = False
+    ) -> None:
+        """Learn in `folder`, so that networks that were cut short go on there; least squares begins anew."""
+        self._run = TrainingRun(folder, told=told, tensorboard=tensorboard)
 
     def fit(self, table: PredictionTable) -> Self:
         """Learn what answers say, and when to ask whom.
@@ -130,13 +139,15 @@ class MarlFocal:
         self.ranked_ = by_accuracy(table.accuracies, names=table.agents)
         self.categories_ = category_names(table)
         table = table.columns([table.agents[m] for m in self.ranked_])
-        self.pool_ = _paper_pool(table, self) if self.mode == "paper" else None
+        self.pool_ = _paper_pool(table, self, self._run) if self.mode == "paper" else None
         if self.pool_ is not None:
             return self
         costs_M = self.costs_ = self._costs(table)
-        world = World.to_learn_from(table, self.categories_, seed=self.seed)
+        world = World.to_learn_from(table, self.categories_, seed=self.seed, told=self._telling("what answers say"))
         self.beliefs_, self.probs_ = Beliefs.learn(table, self.categories_, rng=np.random.default_rng(self.seed))
         if self.learner == "ppo":
+            # What the weights depend on; prices are chosen with them.
+            self._run.begin("ppo", table.fingerprint, self.reward, self.costs, str(self.updates), str(self.seed))
             self._learn_by_gradient(world, labels_N, worth_NK, costs_M)
         else:
             self._learn_to_stop(world, labels_N, worth_NK, costs_M)
@@ -239,7 +250,9 @@ class MarlFocal:
         self, world: World, labels_N: IntArray, worth_NK: FloatArray | None, costs_M: FloatArray
     ) -> None:
         most = self.max_calls or world.answers.shape[1]
-        courses = play(world, labels_N, costs_M=costs_M, most=most, worth_NK=worth_NK)
+        courses = play(
+            world, labels_N, costs_M=costs_M, most=most, worth_NK=worth_NK, told=self._telling("whom to ask after whom")
+        )
         self.price_ = self.price
         if self.calls:
             spent_NL = costs_M[courses.agents].cumsum(axis=1)
@@ -256,7 +269,7 @@ class MarlFocal:
         self, world: World, labels_N: IntArray, worth_NK: FloatArray | None, costs_M: FloatArray
     ) -> None:
         options = PpoOptions(updates=self.updates, prices=_PRICES, seed=self.seed)
-        layers = train_policy(world, labels_N, options=options, costs_M=costs_M, worth_NK=worth_NK)
+        layers = train_policy(world, labels_N, options=options, costs_M=costs_M, worth_NK=worth_NK, run=self._run)
         # A layer's bias is the last row of its weights.
         self.first_, self.second_, self.third_ = (
             np.vstack([weight, bias]) for weight, bias in zip(layers.weights, layers.biases, strict=True)
@@ -271,6 +284,9 @@ class MarlFocal:
                 return float((asked_NM @ costs_M).mean())
 
             self.price_ = _price_of(self.calls, spent)
+
+    def _telling(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._run.say(f"learning {what}", done, total)
 
     def _costs(self, table: PredictionTable) -> FloatArray:
         """Return what a call of each agent costs, [M], 1 for the mean."""
@@ -288,14 +304,15 @@ class MarlFocal:
         return Layers(weights, biases)  # type: ignore[arg-type]  # three of each
 
 
-def _paper_pool(table: PredictionTable, options: MarlFocal) -> BoolArray:
+def _paper_pool(table: PredictionTable, options: MarlFocal, run: TrainingRun) -> BoolArray:
     """Return bool [M], the pool that the paper's decider comes to.
 
     Frozen and greedy it sees nothing of a question, and its window stays that of the last questions of fit, so that its
     pools go round in a circle, nearly always of one.
     """
     chosen = DeciderOptions(alpha=options.alpha, updates=options.updates, seed=options.seed)
-    decider = train_decider(table, options=chosen)
+    run.begin("decider", table.fingerprint, repr(chosen))
+    decider = train_decider(table, options=chosen, run=run)
     recorded = Recorded.of(table, accuracies=table.accuracies)
     rows_N = np.arange(len(table))
     steps_n = np.zeros(_STEPS, dtype=np.intp)

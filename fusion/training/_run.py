@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusion.curves import tensorboard_writer
 from fusion.errors import FusionError, InputError, OutputError
 from fusion.files import write_text
 from fusion.training._models import load_library, quiet
@@ -66,6 +67,7 @@ def train(
     options: TrainOptions,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     told: Told | None = None,
+    tensorboard: bool = False,
 ) -> Trained:
     """Train a model, and leave it in `folder`/model.
 
@@ -83,9 +85,10 @@ def train(
         options: How.
         tokenizer: Is left beside the model.
         told: Told of every step; by default a bar on stderr when that is a terminal.
+        tensorboard: Whether losses are logged for TensorBoard, in `folder`/tensorboard.
 
     Raises:
-        MissingDependency: When transformers is not installed.
+        MissingDependency: When transformers is not installed; TensorBoard, where its log is wanted.
         OutputError: When the folder cannot be written.
         FusionError: When training diverges.
     """
@@ -114,6 +117,9 @@ def train(
             processing_class=tokenizer,
             callbacks=_callbacks(transformers, options, step_done, held_out=bool(held_out)),
         )
+        if tensorboard and is_main():
+            log = tensorboard_writer(folder, since=_step(checkpoint))
+            trainer.add_callback(transformers.integrations.TensorBoardCallback(log))
         trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
         trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -211,7 +217,7 @@ def _result(trainer: Any, checkpoint: Path | None, seconds: float) -> Trained:
         epochs=float(state.epoch or 0),
         loss=min((loss for _, loss in losses), default=None),
         losses=losses,
-        resumed=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
+        resumed=_step(checkpoint),
         stopped=int(state.global_step) < int(state.max_steps),
         seconds=seconds,
     )
@@ -230,7 +236,12 @@ def _prepare(folder: Path, mark: str) -> Path | None:
     except OSError as error:
         raise OutputError(f"cannot train in {folder}: {error.strerror or error}; give a folder that can be") from error
     found = [path.parent for path in (folder / _CHECKPOINTS).glob("checkpoint-*/trainer_state.json")]
-    return max(filter(_goes_on, found), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max(filter(_goes_on, found), key=_step, default=None)
+
+
+def _step(checkpoint: Path | None) -> int:
+    """Return the step after which a checkpoint was written; 0 for none."""
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def _goes_on(checkpoint: Path) -> bool:
