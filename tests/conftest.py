@@ -28,6 +28,17 @@ def recorded_data() -> Path:
     pytest.skip(f"needs recorded answers, and there is no folder {folder}; set FUSION_DATA")
 
 
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder for a command line, and no settings from outside."""
+    for name in [name for name in os.environ if name.startswith("FUSION_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    # Typer draws boxes as wide as the terminal, which would break the sentences that are looked for.
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyModels":
     """Models with a few thousand weights, made when they are named."""

@@ -1,7 +1,6 @@
 """The command line meets bad input: a sentence that helps, the right exit code, no traceback, nothing left behind."""
 
 import json
-import os
 import re
 import resource
 import signal
@@ -19,13 +18,8 @@ COMMAND = [sys.executable, "-m", "fusion"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(bare: Path) -> Path:
     """A working folder with a good table t.csv, a run run.json and broken files, and no settings from outside."""
-    for name in [name for name in os.environ if name.startswith("FUSION_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    # Typer draws boxes as wide as the terminal, which would break the sentences that are looked for.
-    monkeypatch.setenv("COLUMNS", "200")
     rows = [f"q{n},{'abc'[n % 3]},{'ABCD'[n % 4]},A,{'ABCD'[n % 4]},C" for n in range(120)]
     write("t.csv", "\n".join(["question_id,category,answer,m1,m2,m3", *rows, ""]))
     write("other.csv", "question_id,category,answer,m1,m2,x\nr1,a,A,A,A,A\n")
@@ -40,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write("broken.yaml", "table: [t.csv\n")
     write("broken.json", "{")
     write("other.json", '{"format": "something"}')
-    return tmp_path
+    return bare
 
 
 def write(name: str, content: str | bytes) -> None:

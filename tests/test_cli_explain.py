@@ -22,13 +22,8 @@ def write(name: str, content: str) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(bare: Path) -> Path:
     """A working folder with tables, good and broken, and no settings from outside."""
-    for name in [name for name in os.environ if name.startswith("FUSION_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    # Typer draws boxes as wide as the terminal, which would break the sentences that are looked for.
-    monkeypatch.setenv("COLUMNS", "200")
     # m1 is right on two of three questions, m2 and m3 on half.
     rows = [f"q{n},{'abc'[n % 3]},A,{'BAA'[n % 3]},{'AB'[n % 2]},{'AABB'[n % 4]}" for n in range(60)]
     head = "question_id,category,answer,m1,m2,m3"
@@ -39,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write("other.csv", "question_id,answer,m1,m2,x\nr1,A,A,A,A\n")
     write("header.csv", "question_id,answer,m1\n")
     write("misspelt.txt", "no table")
-    return tmp_path
+    return bare
 
 
 @pytest.fixture

@@ -24,13 +24,8 @@ COMMAND = [sys.executable, "-m", "fusion", "prune"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(bare: Path) -> Path:
     """A working folder with tables and configurations, good and broken, and no settings from outside."""
-    for name in [name for name in os.environ if name.startswith("FUSION_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    # Typer draws boxes as wide as the terminal, which would break the sentences that are looked for.
-    monkeypatch.setenv("COLUMNS", "200")
     # m1 is right on two of three questions, m2 and m3 on half, m4 on a quarter.
     rows = [f"q{n},{'abc'[n % 3]},A,{'BAA'[n % 3]},{'AB'[n % 2]},{'AABB'[n % 4]},{'ACDE'[n % 4]}" for n in range(120)]
     head = "question_id,category,answer,m1,m2,m3,m4"
@@ -46,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write("broken.yaml", "table: [t.csv\n")
     write("prices.yaml", "prices: {m1: {input: 1, output: 2}}\n")
     write("jobs.yaml", "jobs: {a: {table: t.csv}}\n")
-    return tmp_path
+    return bare
 
 
 def write(name: str, content: str) -> None:

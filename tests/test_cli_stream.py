@@ -1,7 +1,6 @@
 """fusion stream: what it prints and writes, and what it refuses."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -17,12 +16,8 @@ FEW = ("--block", "50", "--warm-up", "100", "--window", "200")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(bare: Path) -> Path:
     """A working folder with tables, and no settings from outside."""
-    for name in [name for name in os.environ if name.startswith("FUSION_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     table = drawn(800)
     write_table(table, "t.parquet")
     write_table(drawn(2600), "long.parquet")
@@ -33,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("open.csv").write_text(
         "question_id,answer,m1,m2\n" + "".join(f"q{n},word {n},word {n},no\n" for n in range(200)), encoding="utf-8"
     )
-    return tmp_path
+    return bare
 
 
 def drawn(questions: int) -> PredictionTable:

@@ -26,15 +26,11 @@ DEFAULTS = {"sizes": 2, "repeats": 100}
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(bare: Path) -> Path:
     """A working folder with tables a and b, of other agents, and no settings from outside."""
-    for name in [name for name in os.environ if name.startswith("FUSION_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    write_table(random_table(0, questions=80), tmp_path / "a.parquet")
-    write_table(random_table(1, questions=60, agents=("m", "n", "o")), tmp_path / "b.parquet")
-    return tmp_path
+    write_table(random_table(0, questions=80), bare / "a.parquet")
+    write_table(random_table(1, questions=60, agents=("m", "n", "o")), bare / "b.parquet")
+    return bare
 
 
 def describe(name: str = "jobs.yaml", **content: Any) -> Path:

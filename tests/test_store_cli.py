@@ -14,15 +14,11 @@ from fusion.agents._store import RecordStore
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(bare: Path) -> Path:
     """A working folder with a store in run."""
-    for name in [name for name in os.environ if name.startswith("FUSION_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     with RecordStore.open("run") as store:
         filled(store)
-    return tmp_path
+    return bare
 
 
 @pytest.fixture
