@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fusion.policies._run import Kept, TrainingRun
+from fusion.policies._run import Kept, TrainingRun, one_torch_thread
 from fusion.schema import FloatArray
 
 if TYPE_CHECKING:
@@ -109,11 +109,12 @@ def learned(
 
     update = run.done
     while update < ways.updates and not look.over:
-        figures = dict(learn(ways.entropy * (1 - update / ways.updates)))
-        update += 1
-        if update % _EVERY == 0 or update == ways.updates:
-            figures["validation"] = looked_at()
-            look.see(figures["validation"], learner.net.weights())
+        with one_torch_thread():
+            figures = dict(learn(ways.entropy * (1 - update / ways.updates)))
+            update += 1
+            if update % _EVERY == 0 or update == ways.updates:
+                figures["validation"] = looked_at()
+                look.see(figures["validation"], learner.net.weights())
         run.step(what, update, ways.updates, figures, kept)
     run.finish(update, lambda: {"look": look.state()})
     return look.kept

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fusion.errors import MissingDependency
-from fusion.policies._run import Kept, TrainingRun
+from fusion.policies._run import Kept, TrainingRun, one_torch_thread
 from fusion.policies._stopping import reward_of
 from fusion.policies._world import State, World
 from fusion.schema import FloatArray, IntArray
@@ -127,9 +127,10 @@ def train_policy(
             group["lr"] = options.learning_rate * left + 1e-5
         draws = torch.rand(len(labels_N), generator=generator, dtype=torch.float64).numpy()
         price_N = np.exp(low + draws * (high - low))
-        steps = _play(world, labels_N, worth_NK, price_N, costs, net, generator)
-        figures = _figures(steps)
-        figures["entropy"] = _improve(net, optimizer, steps, entropy=options.entropy * left, generator=generator)
+        with one_torch_thread():
+            steps = _play(world, labels_N, worth_NK, price_N, costs, net, generator)
+            figures = _figures(steps)
+            figures["entropy"] = _improve(net, optimizer, steps, entropy=options.entropy * left, generator=generator)
         run.step("training the policy", update + 1, options.updates, figures, kept)
     run.finish(options.updates, kept)
     return net.layers()

@@ -4,17 +4,19 @@ training.json says whose it is, checkpoint.pt where it stands, and curves.csv ho
 would have ended: weights, moments of the optimiser, draws and games are all in the checkpoint.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fusion.curves import Curves
 from fusion.errors import InputError
 from fusion.files import check_writable, replacing, write_text
+from fusion.logit import one_thread
 
 Told = Callable[[str, int, int], None]
 """Told what is done, how many steps are done and how many there are."""
@@ -23,6 +25,20 @@ Kept = Mapping[str, Any]
 _FORMAT = "fusion.policy-training/1"
 _STARTED, _CHECKPOINT = "training.json", "checkpoint.pt"
 _SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Compute with one thread inside the context: networks this small lose by more, on a busy machine tenfold."""
+    import torch
+
+    with one_thread():
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 class TrainingRun:
