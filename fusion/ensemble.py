@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 from weakref import WeakKeyDictionary
@@ -273,15 +273,24 @@ def ask(selector: Selector, table: PredictionTable) -> tuple[Selection, BoolArra
     Returns:
         The last selection, and bool [N, M] whom it took.
     """
+    asked_NM = np.zeros((len(table), table.num_agents), dtype=bool)
+    for selection in ask_in_rounds(selector, table):
+        asked_NM |= selection.mask
+    return selection, asked_NM
+
+
+def ask_in_rounds(selector: Selector, table: PredictionTable) -> Iterator[Selection]:
+    """Yield every selection of `ask`, one at least; whom it wants beyond those before is asked in that round."""
     if selector.sees != "answers":
-        selection = checked(selector, selector.select(_view(table, selector.sees)), table)
-        return selection, selection.mask
+        yield checked(selector, selector.select(_view(table, selector.sees)), table)
+        return
     asked_NM = np.zeros((len(table), table.num_agents), dtype=bool)
     blind = table.blind()
     while True:
         selection = checked(selector, selector.select(blind.revealed(asked_NM)), table)
+        yield selection
         if not (selection.mask & ~asked_NM).any():
-            return selection, asked_NM
+            return
         asked_NM |= selection.mask
 
 

@@ -9,6 +9,7 @@ from fusion.reports.html import (
     AnsweredPart,
     ConfidenceRow,
     MemberWorth,
+    PolicyTable,
     ReportData,
     StabilityRow,
     SubsetCloud,
@@ -55,6 +56,7 @@ def make_report(num_questions: int = 40, num_agents: int = 4, **fields: Any) -> 
             make_confidence("best single", role="baseline", counts=[40], coverage=[1.0]),
         ),
         "weights": (make_weights("all+weighted_vote", agents),),
+        "policies": (make_policy("all+vote", agents),),
         "notes": ("no samples",),
         "provenance": {"command": "fusion report"},
     }
@@ -98,6 +100,29 @@ def make_weights(label: str, agents: tuple[str, ...]) -> WeightTable:
     )
 
 
+def make_policy(label: str, agents: tuple[str, ...], **fields: Any) -> PolicyTable:
+    """A policy that always begins with the first agent, asks the second one in half of law, and nobody else."""
+    asked = np.zeros((3, len(agents)))
+    asked[:, 0] = 1
+    asked[0, 1:2] = 0.5
+    ends = np.zeros(len(agents))
+    ends[0] = 0.75 if len(agents) > 1 else 1
+    ends[1:2] = 0.25
+    values: dict[str, Any] = {
+        "label": label,
+        "agents": agents,
+        "rows": ("law", "maths", "art"),
+        "counts": np.array([20, 12, 8]),
+        "asked": asked,
+        "accuracy": np.array([0.8, 0.5, 0.75]),
+        "calls": asked.sum(axis=1),
+        "first": np.eye(len(agents))[0],
+        "ends": ends,
+        "curve": np.array([[1.0, 0.6, 0.5, 0.7], [1.25, 0.7, 0.6, 0.8]]),
+    }
+    return PolicyTable(**(values | fields))
+
+
 def make_cloud(num_agents: int, *, most: int = 3) -> SubsetCloud:
     """All sub-ensembles of up to `most` agents, with seeded random numbers."""
     sets = [chosen for size in range(1, most + 1) for chosen in itertools.combinations(range(num_agents), size)]
@@ -133,7 +158,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **dict.fromkeys(
             ("labels", "categories", "option_texts", "question_texts", "subsets", "worth", "stability"), None
         ),
-        **{"confidences": (), "weights": ()},
+        **{"confidences": (), "weights": (), "policies": ()},
         **{"ensembles": {}, "systems": (), "notes": (), "provenance": {}, "verdict": ()},
     },
     "all right": {"answers": np.zeros((40, 4), dtype=np.int16), "labels": np.zeros(40, dtype=np.int64)},

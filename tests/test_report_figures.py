@@ -25,7 +25,7 @@ from fusion.reports.figures import build_figures, write_figures
 from fusion.reports.html import MemberWorth, ReportData, SystemRow
 
 NAMES = ["systems", "diversity", "errors", "failures", "pareto", "worth", "categories"]
-NAMES += ["reliability", "risk-coverage", "weights"]
+NAMES += ["policy", "policy-curve", "reliability", "risk-coverage", "weights"]
 LLAMAS = tuple(f"meta-llama/Meta-Llama-3.1-{size}B-Instruct-Turbo" for size in (8, 70, 405))
 
 

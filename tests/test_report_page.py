@@ -202,7 +202,7 @@ def test_contents_agree_with_the_sections(fields: dict[str, Any]) -> None:
 def test_what_is_missing_is_left_out() -> None:
     everything = Outline(render(make_report())).sections
     assert " ".join(everything) == (
-        "verdict systems diversity errors failures pareto confidence weights worth stability categories "
+        "verdict systems diversity errors failures pareto policies confidence weights worth stability categories "
         "items provenance"
     )
     assert Outline(render(make_report(**VARIANTS["bare"]))).sections == ["verdict", "errors", "items"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fusion.evaluation._logged import explored
     from fusion.evaluation._off_policy import Estimate, OffPolicyValue, estimate_value
     from fusion.evaluation._options import BenchOptions
+    from fusion.evaluation._policy import CostPoint, PolicyCard
     from fusion.evaluation._prequential import prequential
     from fusion.evaluation._prequential_result import (
         BlockResult,
@@ -46,6 +47,7 @@ _HOMES = {
     "BlockResult": "fusion.evaluation._prequential_result",
     "CompareResult": "fusion.evaluation._compare",
     "ConfidenceBin": "fusion.evaluation._result",
+    "CostPoint": "fusion.evaluation._policy",
     "DEFAULT_SYSTEMS": "fusion.evaluation._bench",
     "DriftAlarm": "fusion.evaluation._prequential_result",
     "DriftDetector": "fusion.evaluation._drift",
@@ -56,6 +58,7 @@ _HOMES = {
     "JsonFile": "fusion.evaluation._result",
     "OffPolicyValue": "fusion.evaluation._off_policy",
     "PairedResult": "fusion.evaluation._result",
+    "PolicyCard": "fusion.evaluation._policy",
     "PrequentialOptions": "fusion.evaluation._stream",
     "PrequentialResult": "fusion.evaluation._prequential_result",
     "Price": "fusion.evaluation._config",
@@ -92,6 +95,7 @@ __all__ = [
     "BlockResult",
     "CompareResult",
     "ConfidenceBin",
+    "CostPoint",
     "DriftAlarm",
     "DriftDetector",
     "Estimate",
@@ -101,6 +105,7 @@ __all__ = [
     "JsonFile",
     "OffPolicyValue",
     "PairedResult",
+    "PolicyCard",
     "PrequentialOptions",
     "PrequentialResult",
     "Price",

@@ -13,12 +13,14 @@ from fusion.errors import UsageError
 from fusion.evaluation._baselines import BEST_PER_CATEGORY, BEST_SINGLE, ORACLE, Cost
 from fusion.evaluation._confidence import Stated, error_of_confidence, selective
 from fusion.evaluation._options import BenchOptions
+from fusion.evaluation._policy import CostPoint, Course, PolicyCard, policy_card
 from fusion.evaluation._result import Role, SelectiveResult, SystemResult, Weights
 from fusion.evaluation._trust import Groups, confidence_bins, mean_weights, risk_coverage_curve
 from fusion.protocols import AskingFuser, NotingFuser, is_slow
-from fusion.schema import BoolArray, IntArray, Spent, System
+from fusion.schema import BoolArray, Decision, IntArray, Spent, System
 from fusion.significance import accuracy_interval
 
+_MODELS = "the fuser runs or asks models, which is not done again for every number of calls"
 _WRITTEN = (
     "answers that no agent gave count as right when they equal the reference but for case, blanks, quotation marks "
     "around them, a full stop at the end and the form of numbers"
@@ -50,7 +52,7 @@ class Evaluator:
     def __call__(self, system: System, role: Role) -> Evaluated:
         """Evaluate a system in a role; one that reads the labels is an upper bound, whatever it was asked for."""
         ensemble = Ensemble(self.pool, system.selector, system.fuser).fit(self.parts.fit)
-        replay = ensemble.replay(self.parts.test)
+        replay, course = self._replay(ensemble)
         if isinstance(ensemble.fuser, NotingFuser):
             self.notes.extend(ensemble.fuser.notes())
         if replay.decision.texts is not None and self.parts.test.references is not None:
@@ -82,10 +84,42 @@ class Evaluator:
             reliability=None if trusted is None else confidence_bins(trusted),
             risk_coverage=None if privileged else risk_coverage_curve(stated),
             weights=None if privileged else self._weights(ensemble, replay),
+            policy=None if course is None else self._policy(ensemble, replay.decision, course, stated.correct),
         )
         if isinstance(ensemble.fuser, AskingFuser):
             ensemble.fuser.close()
         return Evaluated(result, stated.correct, Cost(result.calls_per_question, replay.decision.samples))
+
+    def _replay(self, ensemble: Ensemble) -> tuple[Replay, Course | None]:
+        """Replay the questions evaluated on; also say in which order a policy asked."""
+        test = self.parts.test
+        if ensemble.selector.sees != "answers":
+            return ensemble.replay(test), None
+        course = Course.of(ensemble.selector, test)
+        return Replay(ensemble.fuser.fuse(test.blind(), course.selection), course.selection, course.asked), course
+
+    def _policy(self, ensemble: Ensemble, decision: Decision, course: Course, right_N: BoolArray) -> PolicyCard:
+        points, left_out = [], _MODELS if is_slow(ensemble.fuser) or decision.spent is not None else None
+        if left_out is None:
+            for most, asked_NM, stopped_N in course.stopped(ensemble.fuser, self.parts.test, right_N):
+                points.append(
+                    CostPoint(
+                        most=most,
+                        calls=float(asked_NM.sum(axis=1).mean()) * decision.samples,
+                        tokens=self._token_cost(asked_NM, samples=decision.samples)[0],
+                        accuracy=float(stopped_N.mean()),
+                        ci95=self._interval(stopped_N),
+                    )
+                )
+        return policy_card(
+            course,
+            right_N,
+            agents=self.pool.names,
+            groups=self.groups,
+            samples=decision.samples,
+            curve=tuple(points),
+            curve_left_out=left_out,
+        )
 
     def _selective(self, ensemble: Ensemble, stated: Stated) -> SelectiveResult | None:
         if self.kept is None or self.options.abstain_at_risk is None:

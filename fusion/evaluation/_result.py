@@ -15,6 +15,7 @@ import numpy as np
 
 from fusion.data import PredictionTable
 from fusion.errors import InputError, UnknownName
+from fusion.evaluation._policy import PolicyCard
 from fusion.files import write_text
 from fusion.schema import BoolArray, Json, RunRecord
 
@@ -137,6 +138,7 @@ class SystemResult:
         reliability: The bins of the calibration error, from low confidence to high; None where that is.
         risk_coverage: What answering only the surer questions buys; None where it says nothing.
         weights: Of the votes; None where its fuser does not say what one adds.
+        policy: Whom it asks, where it asks one after another; None for others.
     """
 
     name: str
@@ -156,6 +158,7 @@ class SystemResult:
     reliability: tuple[ConfidenceBin, ...] | None = None
     risk_coverage: RiskCoverageCurve | None = None
     weights: Weights | None = None
+    policy: PolicyCard | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from importlib import resources
 import numpy as np
 
 from fusion.reports import _page_parts as parts
+from fusion.reports import _page_policy as policy
 from fusion.reports import _page_study as study_of
 from fusion.reports import _page_trust as trust
 from fusion.reports._page_data import ReportData, SubsetCloud
@@ -25,7 +26,7 @@ from fusion.schema import FloatArray, IntArray, Json
 # In this order: what stands in an earlier file is used by later ones.
 _SCRIPTS = (
     *("report_page.js", "report_heat.js", "report_charts.js", "report_trust.js"),
-    *("report_cloud.js", "report_items.js", "report.js"),
+    *("report_policy.js", "report_cloud.js", "report_items.js", "report.js"),
 )
 _LEVELS = 65535  # of a number in a cloud: below a hundred-thousandth of its range, far finer than a pixel
 
@@ -48,6 +49,7 @@ def page(data: ReportData) -> str:
         **_static(data, study),
         **_cloud_parts(data),
         **trust.static(data),
+        **policy.static(data),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], skeleton)
 
@@ -63,6 +65,7 @@ def _kept(data: ReportData, study: Study) -> set[str]:
         "failing_sets": bool(study.sets),
         "pareto": bool(_pareto(data)) or len(_priced(data)) > 1,
         "pareto_table": bool(_pareto(data)),
+        "policies": bool(data.policies),
         "confidence": bool(data.confidences),
         "weights": bool(data.weights),
         "worth": data.worth is not None,
@@ -275,6 +278,7 @@ def _payload(data: ReportData, study: Study, kept: set[str]) -> str:
         "sections": [*sorted(kept)],
         "systems": _priced(data),
         **trust.payload(data),
+        **policy.payload(data),
     }
     if study.right is not None:
         values["accuracy"] = _numbers(study.right.mean(axis=0))

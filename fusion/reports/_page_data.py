@@ -250,6 +250,55 @@ class WeightTable:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class PolicyTable:
+    """Whom a system asks that asks one after another.
+
+    Args:
+        label: The system in words.
+        agents: M names.
+        rows: C names of categories; one "" where questions have none.
+        counts: int [C], questions of each.
+        asked: float [C, M], share of these on which each agent is asked.
+        accuracy: float [C], share answered right.
+        calls: float [C], mean number of answers asked for.
+        first: float [M], share of all questions on which each agent is asked first.
+        ends: float [M], share of all questions that end after 1, 2, ... agents.
+        curve: float [P, 4]: calls, accuracy and the ends of its 95 % interval, stopped after 1, 2, ... calls at most;
+            no rows where that was not measured.
+        tokens: float [P], tokens beside `curve`, or None.
+        left_out: Why there is no curve; None where there is one.
+
+    Raises:
+        InputError: When shapes do not agree, or there is no row.
+    """
+
+    label: str
+    agents: tuple[str, ...]
+    rows: tuple[str, ...]
+    counts: IntArray
+    asked: FloatArray
+    accuracy: FloatArray
+    calls: FloatArray
+    first: FloatArray
+    ends: FloatArray
+    curve: FloatArray
+    tokens: FloatArray | None = None
+    left_out: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise InputError(f"{self.label}: expected a category at least, one of all questions where there are none")
+        _expect(f"{self.label}: asked", self.asked.shape, (len(self.rows), len(self.agents)))
+        for name in ("counts", "accuracy", "calls"):
+            _expect(f"{self.label}: {name}", getattr(self, name).shape, (len(self.rows),))
+        for name in ("first", "ends"):
+            _expect(f"{self.label}: {name}", getattr(self, name).shape, (len(self.agents),))
+        _expect(f"{self.label}: curve", self.curve.shape, (len(self.curve), 4))
+        if self.tokens is not None:
+            _expect(f"{self.label}: tokens", self.tokens.shape, (len(self.curve),))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ReportData:
     """Everything that a report shows; what is None is left out of the page, and out of its contents.
 
@@ -271,6 +320,7 @@ class ReportData:
         stability: Sub-ensembles under resampling.
         confidences: What systems say of their answers.
         weights: What votes weigh in systems.
+        policies: Whom systems ask that ask one after another.
         notes: What was left out and why, and other things worth knowing.
         provenance: What made the result (commands, fingerprints, versions, date), by name.
 
@@ -294,6 +344,7 @@ class ReportData:
     stability: tuple[StabilityRow, ...] | None = None
     confidences: tuple[ConfidenceRow, ...] = ()
     weights: tuple[WeightTable, ...] = ()
+    policies: tuple[PolicyTable, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
 

@@ -14,6 +14,7 @@ from fusion.errors import InputError, TableMismatch
 from fusion.evaluation import BenchResult
 from fusion.protocols import is_slow
 from fusion.pruning import PruneOptions, PruneResult, Setting, prepare
+from fusion.reports._build_policy import policy_tables
 from fusion.reports._build_trust import confidence_rows, weight_tables
 from fusion.reports._page_data import MemberWorth, ReportData, RowRole, StabilityRow, SubsetCloud, SystemRow
 from fusion.reports.tables import evidence_sentences
@@ -116,6 +117,7 @@ def build_report(
         stability=stability,
         confidences=confidence_rows(benches),
         weights=weight_tables(benches),
+        policies=policy_tables(benches),
         notes=tuple(notes),
         provenance=_provenance(runs),
     )

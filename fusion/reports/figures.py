@@ -28,6 +28,7 @@ from fusion.reports._figure_parts import (
     sheet,
     styled,
 )
+from fusion.reports._figure_policy import figures_of_policies
 from fusion.reports._figure_trust import figures_of_trust
 from fusion.reports._page_data import ReportData
 from fusion.reports._page_parts import ROLE_WORDS
@@ -79,7 +80,8 @@ def build_figures(data: ReportData) -> dict[str, Figure]:
     """Return the figures that `data` allows by name.
 
     They are `systems`, `diversity`, `errors` (without labels `agreement`), `failures`, `pareto`, `worth`, `categories`,
-    `reliability`, `risk-coverage` and `weights` (of further systems `weights-2` and so on).
+    `policy`, `policy-curve`, `reliability`, `risk-coverage` and `weights` (of further systems `policy-2`,
+    `policy-curve-2`, `weights-2` and so on).
 
     Raises:
         MissingDependency: When matplotlib is not installed.
@@ -94,6 +96,7 @@ def build_figures(data: ReportData) -> dict[str, Figure]:
             "pareto": _pareto(data),
             "worth": _worth(data),
             "categories": _categories(data, study),
+            **figures_of_policies(data),
             **figures_of_trust(data),
         }
     return {name: figure for name, figure in found.items() if figure is not None}

@@ -14,6 +14,7 @@ from fusion.schema import Json
 
 _NAME_WIDTH = 11  # of a column of names at the least: where all columns do not fit, names fold, never vanish
 _MOST_ADDITIONS = 5
+_STOPS = (1, 2, 4)  # calls at most after which the accuracy of a policy is shown
 _MOST_CHARACTERS = 500  # of a question in the terminal
 _STYLES = {"system": "bold", "baseline": "", "upper_bound": "dim", "member": ""}
 
@@ -21,8 +22,11 @@ _Column = tuple[str, Callable[[SystemResult], str]]
 
 
 def bench_tables(result: BenchResult) -> list[Table]:
-    """Return the tables of an evaluation: members, systems, comparisons."""
-    return [_members(result), _systems(result), *([_paired(result.paired, _labels(result))] if result.paired else [])]
+    """Return the tables of an evaluation: members, systems, what policies do if there are any, comparisons."""
+    tables = [_members(result), _systems(result)]
+    if any(item.policy is not None for item in result.systems):
+        tables.append(_policies(result))
+    return tables + ([_paired(result.paired, _labels(result))] if result.paired else [])
 
 
 def compare_table(result: CompareResult) -> Table:
@@ -119,6 +123,32 @@ def _members(result: BenchResult) -> Table:
 def _systems(result: BenchResult) -> Table:
     table = _empty(f"Systems, fitted on {result.n_fit} other questions")
     return _filled(table, result.systems, "system", lambda system: system.label, with_calls=True)
+
+
+def _policies(result: BenchResult) -> Table:
+    table = _empty("What policies do; more of it in fusion report")
+    table.add_column("system", overflow="fold", min_width=_NAME_WIDTH)
+    table.add_column("asks first", overflow="fold", min_width=_NAME_WIDTH)
+    stops = [f"right %, if\nstopped at {most}" if most == _STOPS[0] else f"\n{most}" for most in _STOPS]
+    for heading in ("end after\none call %", "most\ncalls", *stops, "\nnever"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for item in result.systems:
+        card = item.policy
+        if card is None:
+            continue
+        first = max(range(len(card.agents)), key=card.first.__getitem__)
+        right = [percent(point.accuracy) for point in card.curve]
+        longest = max((count for count, share in enumerate(card.ends, start=1) if share), default=0)
+        stopped = (right[most - 1] if most < len(right) else "" if right else "-" for most in _STOPS)
+        table.add_row(
+            Text(item.label),
+            Text(f"{card.agents[first]} ({100 * card.first[first]:.0f} %)"),
+            percent(card.ends[0]),
+            str(longest),
+            *stopped,
+            percent(item.accuracy),
+        )
+    return table
 
 
 def _subsets(result: PruneResult) -> Table:

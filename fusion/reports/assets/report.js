@@ -45,6 +45,7 @@ async function start() {
   if (has("errors")) drawErrors();
   if (has("failures")) drawFailures();
   if (has("categories")) drawCategories();
+  if (has("policies")) drawPolicies();
   if (has("confidence")) drawConfidence();
   if (has("weights")) drawWeights();
   const cloud = has("diversity") ? await loadCloud() : null;
