@@ -1,5 +1,6 @@
 """topla_weighted: the model against a general optimiser, what it learns on made tables, and recorded answers."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fusion.fusers.vote import Vote
 from fusion.fusers.weighted_vote import WeightedVote
 from fusion.logit import _pooled
 from fusion.logit._candidates import Candidates, candidates, joined, kinds
-from fusion.logit._pooled import Model, Rows, held_out, probabilities
+from fusion.logit._pooled import Model, Rows, Worth, fit, held_out, probabilities
 from fusion.schema import FloatArray, Selection
 
 
@@ -171,6 +172,39 @@ class TestPooledLogit:
         np.testing.assert_allclose(np.concatenate([found.common, found.groups.ravel()]), best.x, atol=1e-5)
         assert (spread.common > 0).all()
         assert spread.groups.shape == (3, 4)
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_a_worth_of_1_for_what_is_right_is_the_same(self, seed: int) -> None:
+        rows = random_rows(seed)
+        model = Model(np.zeros((0, 4)), [slice(0, 4)], True)
+        plain, counted = fit(rows, model), fit(dataclasses.replace(rows, worth=rows.counted()), model)
+        for one, other in zip(plain, counted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8)
+        keep_N = np.arange(len(rows.right)) % 2 == 0
+        parts = [dataclasses.replace(some, worth=some.counted()) for some in (rows, rows.taken(keep_N))]
+        for one, other in zip(parts[0].taken(keep_N).counted(), parts[1].counted(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_probabilities_are_in_proportion_to_what_is_worth_by_hand(self) -> None:
+        """Two options with a weight each, one unnamed; worth .6, .3 and .1 on the mean question, in other shares each.
+
+        Without a prior that counts the scores are log 6 and log 3, that of the unnamed being 0.
+        """
+        repeated = 4000
+        found = Candidates(
+            np.arange(repeated + 1) * 2,
+            np.tile([0, 1], repeated),
+            np.tile(np.eye(2), (repeated, 1)),
+            np.ones(2 * repeated, dtype=bool),
+            np.ones(repeated, dtype=np.int64),
+        )
+        named_NK = np.where((np.arange(repeated) % 2 == 0)[:, None], [1.2, 0.0], [0.0, 0.6])
+        worth = Worth(named_NK.ravel(), np.full(repeated, 0.1))
+        rows = Rows(
+            candidates=found, right=np.zeros(repeated, dtype=np.intp), bounds=np.array([0, repeated]), worth=worth
+        )
+        weights = fit(rows, Model(np.zeros((0, 2)), [slice(0, 2)], False))
+        np.testing.assert_allclose(weights.groups[0], np.log([6.0, 3.0]), atol=0.02)
 
     def test_precisions_are_found(self) -> None:
         """Groups whose weights differ widely, hardly, or not at all in the three kinds of features."""

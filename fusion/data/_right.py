@@ -3,9 +3,10 @@
 import numpy as np
 
 from fusion.data._open import canonical
+from fusion.data._order import name_keys
 from fusion.data._table import PredictionTable
 from fusion.errors import InvalidTable
-from fusion.schema import BoolArray, Decision, FloatArray
+from fusion.schema import BoolArray, Decision, FloatArray, IntArray
 
 
 def right_answers(decision: Decision, table: PredictionTable) -> BoolArray:
@@ -41,8 +42,8 @@ def right_answers(decision: Decision, table: PredictionTable) -> BoolArray:
 def best_rated(table: PredictionTable) -> tuple[PredictionTable, FloatArray]:
     """Return the table with the best rated option of every question as the right one, and what each option is worth.
 
-    An option is worth the highest score of an answer that gave it. Of equal ones that which most agents gave is best,
-    then that of the agent whose name comes first, so that the pool's order is nothing; -1 where nobody answered.
+    An option is worth the highest score of an answer that gave it. Of equal ones that which most agents gave is best;
+    of these one is drawn, by the names of the question and of who gave it; -1 where nobody answered.
 
     Returns:
         The table, and float64 [N, K], 0 for options that nobody gave.
@@ -60,8 +61,20 @@ def best_rated(table: PredictionTable) -> tuple[PredictionTable, FloatArray]:
     np.maximum.at(worth_NK, place, table.scores[n_A, m_A])
     votes_NK = np.zeros(worth_NK.shape)
     np.add.at(votes_NK, place, 1)
-    first_NK = np.full(worth_NK.shape, table.num_agents)
-    np.minimum.at(first_NK, place, np.argsort(np.argsort(np.array(table.agents)))[m_A])
-    order_NK = np.lexsort((first_NK, -votes_NK, -worth_NK), axis=1)
-    labels_N = np.where(votes_NK.any(axis=1), order_NK[:, 0], -1)
+    best_NK = worth_NK == worth_NK.max(axis=1, keepdims=True)
+    best_NK &= votes_NK == np.where(best_NK, votes_NK, -1).max(axis=1, keepdims=True)
+    best_NK &= votes_NK > 0
+    labels_N = np.where(best_NK.any(axis=1), best_NK.argmax(axis=1), -1)
+    several_N = best_NK.sum(axis=1) > 1
+    if several_N.any():
+        labels_N[several_N] = _drawn(table.rows(several_N), best_NK[several_N])
     return table._with(labels=labels_N), np.where(votes_NK > 0, worth_NK, 0.0)
+
+
+def _drawn(table: PredictionTable, best_NK: BoolArray) -> IntArray:
+    """Return one of the best options of each question, int [N]; the first name's would make that agent look better."""
+    n_A, m_A = np.nonzero((table.answers >= 0) & np.take_along_axis(best_NK, np.maximum(table.answers, 0), axis=1))
+    names = [f"{table.question_ids[n]}\0{table.agents[m]}" for n, m in zip(n_A.tolist(), m_A.tolist(), strict=True)]
+    keys_NK = np.full(best_NK.shape, np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(keys_NK, (n_A, table.answers[n_A, m_A]), name_keys(names, "best rated"))
+    return np.asarray(keys_NK.argmin(axis=1))

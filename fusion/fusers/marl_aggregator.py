@@ -84,8 +84,9 @@ class MarlAggregator(ScoringFuser):
         Raises:
             InvalidTable: When the table has no labels or questions.
         """
+        worth_NK = None
         if self.target == "score":
-            table, _ = best_rated(table)
+            table, worth_NK = best_rated(table)
         table.require_labels()
         if not len(table):
             raise InvalidTable("marl_aggregator learns from labelled questions, and the table is empty")
@@ -105,9 +106,9 @@ class MarlAggregator(ScoringFuser):
         ranked_M = by_accuracy(table.accuracies, names=table.agents)
         moved = table.columns([table.agents[m] for m in ranked_M])
         rng, among_M = np.random.default_rng(self.seed), np.asarray(selection.mask.any(axis=0))[ranked_M]
-        beliefs = Beliefs.learn(moved, categories, rng=rng, among=among_M)
+        beliefs = Beliefs.learn(moved, categories, rng=rng, among=among_M, worth_NK=worth_NK)
         if self.objective == "reward":
-            beliefs = rewarded(beliefs, moved, categories, rng=rng, among=among_M)
+            beliefs = rewarded(beliefs, moved, categories, rng=rng, among=among_M, worth_NK=worth_NK)
         back_M = np.argsort(ranked_M)
         *per_agent, counts = kinds(table.num_agents, probs=self.probs_)
         columns = np.concatenate([*(kind.start + back_M for kind in per_agent), np.arange(counts.start, counts.stop)])

@@ -4,7 +4,7 @@ Fusers settle answers with it, and policies read from it what the answers so far
 """
 
 from fusion.logit._candidates import NUM_COUNTS, Candidates, candidates, centred, count_curves, joined, kinds, scales
-from fusion.logit._pooled import Model, Rows, Weights, fit, held_out, probabilities
+from fusion.logit._pooled import Model, Rows, Weights, Worth, fit, held_out, probabilities
 from fusion.logit._threads import libraries, one_thread
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Model",
     "Rows",
     "Weights",
+    "Worth",
     "candidates",
     "centred",
     "count_curves",

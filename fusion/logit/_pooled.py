@@ -4,8 +4,12 @@ Model. Option k of question n in group c has the score x_nk . u_c, and is right 
 
     P(k) = exp(x_nk . u_c) / Z,    Z = unnamed_n + sum_j exp(x_nj . u_c)
 
-(McFadden 1974), an option without features having the score 0. Weights of a group vary about common ones, and these
-about a direction that is given, by how much being learned (partial pooling, Gelman and Hill 2007):
+(McFadden 1974), an option without features having the score 0. Where answers are better or worse rather than right, an
+option with the worth t_nk counts as right t_nk times: sum_k t_nk log P(k) is greatest where P(k) is in proportion to
+E[t_nk], so the likeliest option is the one that is worth most on average.
+
+Weights of a group vary about common ones, and these about a direction that is given, by how much being learned (partial
+pooling, Gelman and Hill 2007):
 
     u_c ~ N(w, 1 / L),    w ~ N(tau r, 1 / P),    tau of any size.
 
@@ -48,6 +52,18 @@ class Weights(NamedTuple):
     within: FloatArray
 
 
+class Worth(NamedTuple):
+    """How often options count as right.
+
+    Attributes:
+        named: float64 [R], of each option, at least 0.
+        unnamed: float64 [N], of all unnamed options of each question together.
+    """
+
+    named: FloatArray
+    unnamed: FloatArray
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """Labelled questions, those of a group side by side.
@@ -56,11 +72,13 @@ class Rows:
         candidates: Their options.
         right: int [N], where the right option stands among all options; -1 where it is one of the unnamed.
         bounds: int [C + 1], where the questions of each group begin.
+        worth: How often options count as right, instead of `right` alone.
     """
 
     candidates: Candidates
     right: IntArray
     bounds: IntArray
+    worth: Worth | None = None
 
     @property
     def group(self) -> IntArray:
@@ -74,7 +92,16 @@ class Rows:
         right_N = np.where(self.right >= 0, self.right - self.candidates.start[:-1], -1)[keep_N]
         right_N = np.where(right_N >= 0, right_N + found.start[:-1], -1)
         bounds = np.concatenate([[0], np.cumsum(np.bincount(self.group[keep_N], minlength=len(self.bounds) - 1))])
-        return Rows(candidates=found, right=right_N, bounds=bounds)
+        worth = self.worth and Worth(self.worth.named[keep_N[self.candidates.question]], self.worth.unnamed[keep_N])
+        return Rows(candidates=found, right=right_N, bounds=bounds, worth=worth)
+
+    def counted(self) -> Worth:
+        """Return how often each option counts as right."""
+        if self.worth is not None:
+            return self.worth
+        found = Worth(np.zeros(len(self.candidates.option)), (self.right < 0).astype(np.float64))
+        found.named[self.right[self.right >= 0]] = 1
+        return found
 
 
 class Model(NamedTuple):
@@ -215,14 +242,23 @@ def _group(rows: Rows, group: int, weights_D: FloatArray) -> _Fitted:
     start = rows.candidates.start
     features_RD = rows.candidates.features[start[low] : start[high]]
     counts_N = np.diff(start[low : high + 1])
-    right_N, unnamed_N = rows.right[low:high] - start[low], rows.candidates.unnamed[low:high]
-    named_N = rows.right[low:high] >= 0
+    unnamed_N = rows.candidates.unnamed[low:high]
     scores_R = features_RD @ weights_D
     probs_R, log_sums_N = probabilities(scores_R, counts_N, unnamed_N)
-    value = float(log_sums_N.sum() - scores_R[right_N[named_N]].sum() - np.log(unnamed_N[~named_N]).sum())
     expected_ND = _sums(probs_R[:, None] * features_RD, counts_N)
-    gradient_D = expected_ND.sum(axis=0) - features_RD[right_N[named_N]].sum(axis=0)
-    hessian_DD = features_RD.T @ (probs_R[:, None] * features_RD) - expected_ND.T @ expected_ND
+    if rows.worth is None:
+        right_N, named_N = rows.right[low:high] - start[low], rows.right[low:high] >= 0
+        value = float(log_sums_N.sum() - scores_R[right_N[named_N]].sum() - np.log(unnamed_N[~named_N]).sum())
+        gradient_D = expected_ND.sum(axis=0) - features_RD[right_N[named_N]].sum(axis=0)
+        hessian_DD = features_RD.T @ (probs_R[:, None] * features_RD) - expected_ND.T @ expected_ND
+        return _Fitted(value, gradient_D, hessian_DD)
+    worth_R, rest_N = rows.worth.named[start[low] : start[high]], rows.worth.unnamed[low:high]
+    times_N = _sums(worth_R[:, None], counts_N)[:, 0] + rest_N
+    logs_N = np.log(np.maximum(unnamed_N, 1))
+    value = float(times_N @ log_sums_N - worth_R @ scores_R - rest_N @ logs_N)
+    gradient_D = times_N @ expected_ND - worth_R @ features_RD
+    weighted_RD = (np.repeat(times_N, counts_N) * probs_R)[:, None] * features_RD
+    hessian_DD = features_RD.T @ weighted_RD - expected_ND.T @ (times_N[:, None] * expected_ND)
     return _Fitted(value, gradient_D, hessian_DD)
 
 

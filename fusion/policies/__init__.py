@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from fusion._lazy import lazy
 
 if TYPE_CHECKING:
-    from fusion.policies._beliefs import Beliefs, Views, rewarded
+    from fusion.policies._beliefs import Beliefs, Views, advantages, rewarded
     from fusion.policies._focal_game import focal_game
     from fusion.policies._paper import (
         Aggregator,
@@ -47,6 +47,7 @@ _HOMES = {
     "Views": "fusion.policies._beliefs",
     "Window": "fusion.policies._window",
     "World": "fusion.policies._world",
+    "advantages": "fusion.policies._beliefs",
     "focal_game": "fusion.policies._focal_game",
     "opinions": "fusion.policies._streams",
     "mean_tokens": "fusion.policies._stopping",
@@ -83,6 +84,7 @@ __all__ = [
     "Views",
     "Window",
     "World",
+    "advantages",
     "focal_game",
     "mean_tokens",
     "opinions",

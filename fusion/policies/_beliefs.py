@@ -16,6 +16,7 @@ from fusion.logit import (
     NUM_COUNTS,
     Model,
     Rows,
+    Worth,
     candidates,
     centred,
     count_curves,
@@ -55,6 +56,7 @@ class Beliefs(NamedTuple):
         *,
         rng: np.random.Generator,
         among: BoolArray | None = None,
+        worth_NK: FloatArray | None = None,
     ) -> Self:
         """Learn from labelled answers.
 
@@ -63,14 +65,18 @@ class Beliefs(NamedTuple):
             categories: Those that are told apart, sorted; none where all questions are of one kind.
             rng: Draws who is heard.
             among: bool [M], who may be heard at all; everybody by default.
+            worth_NK: What each option is worth, instead of 1 for the right one; see `advantages`.
 
         Raises:
             InvalidTable: When the table has no labels.
         """
-        rows, probs = _rows(table, categories, rng=rng, among=among), table.probs is not None
+        counted_NK = _counted(table, worth_NK)
+        rows, probs = _rows(table, categories, rng=rng, among=among, counted_NK=counted_NK), table.probs is not None
         scale_D = scales(rows.candidates.features, table.num_agents, probs=probs)
         scaled = rows.candidates._replace(features=rows.candidates.features / scale_D)
-        model = Model(_direction(table, len(scale_D)), kinds(table.num_agents, probs=probs), len(categories) > 1)
+        model = Model(
+            _direction(table, len(scale_D), counted_NK), kinds(table.num_agents, probs=probs), len(categories) > 1
+        )
         learned = fit(dataclasses.replace(rows, candidates=scaled), model)
         return cls(np.vstack([learned.groups, learned.common]) / scale_D, probs)
 
@@ -110,6 +116,7 @@ def rewarded(
     *,
     rng: np.random.Generator,
     among: BoolArray | None = None,
+    worth_NK: FloatArray | None = None,
 ) -> Beliefs:
     """Return weights that maximise the expected reward sum_n P(right), less a penalty about those that are given.
 
@@ -119,11 +126,13 @@ def rewarded(
         categories: Those of the beliefs.
         rng: Draws who is heard.
         among: bool [M], who may be heard at all.
+        worth_NK: What each option is worth, instead of 1 for the right one.
     """
     from scipy.optimize import minimize
 
-    rows = _rows(table, categories, rng=rng, among=among)
-    found, named_N = rows.candidates, rows.right >= 0
+    counted_NK = _counted(table, worth_NK)
+    rows = _rows(table, categories, rng=rng, among=among, counted_NK=counted_NK)
+    found, worth = rows.candidates, rows.counted()
     counts_N, question_R, group_N = np.diff(found.start), found.question, rows.group
     start = beliefs.weights
 
@@ -131,20 +140,44 @@ def rewarded(
         weights_CD = flat.reshape(start.shape)
         scores_R = np.einsum("rd,rd->r", found.features, weights_CD[group_N[question_R]])
         probs_R, log_sums_N = probabilities(scores_R, counts_N, found.unnamed)
-        right_N = found.unnamed * np.exp(-log_sums_N)
-        right_N[named_N] = probs_R[rows.right[named_N]]
-        slope_R = right_N[question_R] * probs_R
-        slope_R[rows.right[named_N]] -= right_N[named_N]
+        reward_N = worth.unnamed * found.unnamed * np.exp(-log_sums_N)
+        np.add.at(reward_N, question_R, worth.named * probs_R)
+        slope_R = (reward_N[question_R] - worth.named) * probs_R
         slope_CD = _PENALTY * (weights_CD - start)
         np.add.at(slope_CD, group_N[question_R], slope_R[:, None] * found.features)
-        return float(_PENALTY / 2 * ((weights_CD - start) ** 2).sum() - right_N.sum()), slope_CD.ravel()
+        return float(_PENALTY / 2 * ((weights_CD - start) ** 2).sum() - reward_N.sum()), slope_CD.ravel()
 
     reached = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}).x
     return beliefs._replace(weights=reached.reshape(start.shape))
 
 
+def advantages(answers_NM: IntArray, worth_NK: FloatArray) -> FloatArray:
+    """Return how much more than the worst one given each option is worth, float64 [N, K]; 0 for those nobody gave.
+
+    What is taken off all options of a question does not change which is worth most on average, and leaves what differs.
+    """
+    given_NK = np.zeros(worth_NK.shape, dtype=bool)
+    n_A, m_A = np.nonzero(answers_NM >= 0)
+    given_NK[n_A, answers_NM[n_A, m_A]] = True
+    least_N1 = np.where(given_NK, worth_NK, np.inf).min(axis=1, keepdims=True)
+    return np.where(given_NK, worth_NK - np.where(np.isfinite(least_N1), least_N1, 0), 0.0)
+
+
+def _counted(table: PredictionTable, worth_NK: FloatArray | None) -> FloatArray | None:
+    """Return how often options count as right, float64 [N, K], once on the mean question."""
+    if worth_NK is None:
+        return None
+    gained_NK = advantages(table.answers, worth_NK)
+    return np.asarray(gained_NK / (gained_NK.sum(axis=1).mean() or 1.0))
+
+
 def cross_fitted(
-    table: PredictionTable, categories: Sequence[str], *, seed: int, told: Callable[[int, int], None] | None = None
+    table: PredictionTable,
+    categories: Sequence[str],
+    *,
+    seed: int,
+    worth_NK: FloatArray | None = None,
+    told: Callable[[int, int], None] | None = None,
 ) -> Views:
     """Return what beliefs that were learned from other questions say of each labelled question.
 
@@ -152,6 +185,7 @@ def cross_fitted(
         table: The questions.
         categories: Those that are told apart, sorted.
         seed: Of folds, and of who is heard.
+        worth_NK: What each option is worth, instead of 1 for the right one.
         told: Told how many folds are done, and how many there are.
 
     Raises:
@@ -160,7 +194,8 @@ def cross_fitted(
     category_N = category_places(table, categories)
     num_folds = min(_FOLDS, len(table))
     if num_folds < 2:
-        return Beliefs.learn(table, categories, rng=np.random.default_rng(seed)).views(table, category_N)
+        beliefs = Beliefs.learn(table, categories, rng=np.random.default_rng(seed), worth_NK=worth_NK)
+        return beliefs.views(table, category_N)
     fold_N = folds(table, num_folds, seed=seed)
     found = Views(
         np.zeros((len(table), table.num_agents, table.max_options), dtype=np.float32),
@@ -172,7 +207,9 @@ def cross_fitted(
         mine_N = fold_N == fold
         if not mine_N.any():
             continue
-        beliefs = Beliefs.learn(table.rows(~mine_N), categories, rng=np.random.default_rng([seed, fold]))
+        worth_XK = None if worth_NK is None else worth_NK[~mine_N]
+        rng = np.random.default_rng([seed, fold])
+        beliefs = Beliefs.learn(table.rows(~mine_N), categories, rng=rng, worth_NK=worth_XK)
         own = beliefs.views(table.rows(mine_N), category_N[mine_N])
         width = own.gains.shape[2]
         found.gains[mine_N, :, :width], found.curves[mine_N] = own
@@ -180,7 +217,12 @@ def cross_fitted(
 
 
 def _rows(
-    table: PredictionTable, categories: Sequence[str], *, rng: np.random.Generator, among: BoolArray | None
+    table: PredictionTable,
+    categories: Sequence[str],
+    *,
+    rng: np.random.Generator,
+    among: BoolArray | None,
+    counted_NK: FloatArray | None,
 ) -> Rows:
     """Return labelled questions as every second is heard from random agents alone."""
     labels_N, absent = table.require_labels(), is_open(table)
@@ -195,7 +237,14 @@ def _rows(
     parts = candidates(ordered, heard, probs=table.probs is not None, samples=1, absent=absent)
     found = joined([part for _, part in parts])
     bounds = np.searchsorted(category_N[order_N], np.arange(max(1, len(categories)) + 1))
-    return Rows(candidates=found, right=found.place(labels_N[order_N]), bounds=bounds)
+    worth = None
+    if counted_NK is not None:
+        own_NK = counted_NK[order_N]
+        named_R = own_NK[found.question, found.option]
+        unnamed_N = own_NK.sum(axis=1)
+        np.subtract.at(unnamed_N, found.question, named_R)
+        worth = Worth(named_R, np.where(found.unnamed > 0, np.maximum(unnamed_N, 0), 0))
+    return Rows(candidates=found, right=found.place(labels_N[order_N]), bounds=bounds, worth=worth)
 
 
 def _heard(num_questions: int, num_agents: int, rng: np.random.Generator) -> BoolArray:
@@ -206,10 +255,20 @@ def _heard(num_questions: int, num_agents: int, rng: np.random.Generator) -> Boo
     return heard_NM
 
 
-def _direction(table: PredictionTable, num_features: int) -> FloatArray:
+def _direction(table: PredictionTable, num_features: int, counted_NK: FloatArray | None) -> FloatArray:
     """Return the direction that weights are shrunk towards, [1, D]: votes by the log odds of being right."""
     most = max(table.max_options, 2)
-    right_M = np.clip(accuracy_when_answering(table), 1.02 / most, 0.99)
+    right_M = accuracy_when_answering(table) if counted_NK is None else _share_counted(table, counted_NK)
+    right_M = np.clip(right_M, 1.02 / most, 0.99)
     direction_1D = np.zeros((1, num_features))
     direction_1D[0, : table.num_agents] = np.log(right_M * (most - 1) / (1 - right_M))
     return np.asarray(direction_1D / np.linalg.norm(direction_1D))
+
+
+def _share_counted(table: PredictionTable, counted_NK: FloatArray) -> FloatArray:
+    """Return each agent's share of what counts as right on the questions that it answers, float64 [M]."""
+    said_NM = table.answers >= 0
+    place_NM = np.maximum(table.answers, 0).astype(np.intp)
+    own_M = np.where(said_NM, np.take_along_axis(counted_NK, place_NM, axis=1), 0).sum(axis=0)
+    all_M = (said_NM * counted_NK.sum(axis=1)[:, None]).sum(axis=0)
+    return np.asarray(own_M / np.where(all_M > 0, all_M, 1))

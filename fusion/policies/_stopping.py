@@ -17,6 +17,7 @@ import numpy as np
 
 from fusion.data import PredictionTable
 from fusion.errors import InvalidTable
+from fusion.policies._beliefs import advantages
 from fusion.policies._world import State, World
 from fusion.schema import FloatArray, IntArray
 
@@ -139,8 +140,10 @@ def play(
 ) -> Courses:
     """Find the order in which to ask, for every category, and return what asking so brings.
 
-    The next agent is the one whose answer makes the right option likelier, most for its cost, over the questions of the
-    category; the mean over a category counts as much as its number of questions against 100 of the others'.
+    The next agent is the one whose answer makes the right option likelier, in nats, most for its cost, over the
+    questions of the category; the mean over a category counts as much as its number of questions against 100 of the
+    others'. Of an open question an answer that nobody gave yet cannot be taken, and its probability is not known; what
+    counts there, and where options are worth more or less, is what an option drawn by its probability is worth.
 
     Args:
         world: Labelled questions.
@@ -154,12 +157,13 @@ def play(
     most = min(most, num_agents, MOST_CALLS)
     rows_N = np.arange(num_questions)
     state = world.begin(rows_N)
+    gained_NK = None if worth_NK is None else advantages(world.answers, worth_NK)
     order_CL = np.zeros((world.num_categories + 1, most), dtype=np.intp)
     seen, rewards, agents = [], [], []
     for place in range(most):
         if told is not None:
             told(place, most)
-        gain_CM = _gains(world, state, labels_N)
+        gain_CM = _gains(world, state, labels_N, gained_NK)
         # Worth less than nothing is worst where it costs most.
         gain_CM = np.where(gain_CM > 0, gain_CM / costs_M, gain_CM * costs_M)
         for done in range(place):
@@ -208,16 +212,23 @@ def stop_when(courses: Courses, price: float, *, costs_M: FloatArray) -> tuple[S
     return Stopping(courses.order, gains_LD), calls_N
 
 
-def _gains(world: World, state: State, labels_N: IntArray) -> FloatArray:
-    """Return how much likelier an agent's answer makes the right option, in nats, float64 [C + 1, M]."""
+def _gains(world: World, state: State, labels_N: IntArray, worth_NK: FloatArray | None) -> FloatArray:
+    """Return how much better an agent's answer makes what is known, in each category, float64 [C + 1, M]."""
     num_questions, num_agents = state.asked.shape
-    before_N = _log_right(world, state, labels_N)
+    drawn = world.open or worth_NK is not None
+
+    def known(state: State) -> FloatArray:
+        if drawn:
+            return _worth_drawn(world, state, labels_N[state.rows], None if worth_NK is None else worth_NK[state.rows])
+        return _log_right(world, state, labels_N[state.rows])
+
+    before_N = known(state)
     gain_NM = np.zeros((num_questions, num_agents))
     for agent in range(num_agents):
         which = np.flatnonzero(~state.asked[:, agent])
         after = state.take(which)
         world.ask(after, np.full(len(which), agent))
-        gain_NM[which, agent] = _log_right(world, after, labels_N[which]) - before_N[which]
+        gain_NM[which, agent] = known(after) - before_N[which]
     unasked_NM = ~state.asked
     sums_CM = np.zeros((world.num_categories + 1, num_agents))
     counts_CM = np.zeros_like(sums_CM)
@@ -227,13 +238,18 @@ def _gains(world: World, state: State, labels_N: IntArray) -> FloatArray:
     return np.asarray((sums_CM + _LIKE_OTHERS * all_M) / (counts_CM + _LIKE_OTHERS))
 
 
-def _log_right(world: World, state: State, labels_N: IntArray) -> FloatArray:
+def _worth_drawn(world: World, state: State, labels_B: IntArray, worth_BK: FloatArray | None) -> FloatArray:
+    """Return what an option is worth that is drawn by the options' probabilities, float64 [B]; 0 for none of them."""
+    probs_BK = world.probabilities(state)
+    if worth_BK is not None:
+        return np.asarray((probs_BK * worth_BK).sum(axis=1))
+    return np.where(labels_B >= 0, probs_BK[np.arange(len(probs_BK)), labels_B], 0.0)
+
+
+def _log_right(world: World, state: State, labels_B: IntArray) -> FloatArray:
     """Return the log-probability of what is right, float64 [B]; where it is none of the options, that of none."""
     probs_BK = world.probabilities(state)
-    right_B = probs_BK[np.arange(len(probs_BK)), labels_N]
+    right_B = probs_BK[np.arange(len(probs_BK)), labels_B]
     none_B = 1 - probs_BK.sum(axis=1)
-    unnamed_B = labels_N < 0
-    if world.open:
-        unnamed_B = unnamed_B | (right_B == 0)
-    found_B: FloatArray = np.log(np.maximum(np.where(unnamed_B, none_B, right_B), _SURE))
+    found_B: FloatArray = np.log(np.maximum(np.where(labels_B < 0, none_B, right_B), _SURE))
     return found_B

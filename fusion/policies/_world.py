@@ -62,6 +62,7 @@ class World:
         categories: Sequence[str],
         *,
         seed: int,
+        worth_NK: FloatArray | None = None,
         told: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Return the world of labelled questions, of each of which beliefs speak that were learned from the others.
@@ -70,12 +71,14 @@ class World:
             table: The questions.
             categories: Those that are told apart, sorted.
             seed: Of what is drawn for the beliefs.
+            worth_NK: What each option is worth, instead of 1 for the right one.
             told: Told how many times they have been learned, and how many there are.
 
         Raises:
             InvalidTable: When the table has no labels.
         """
-        return cls.of(table, categories, cross_fitted(table, categories, seed=seed, told=told), open=is_open(table))
+        views = cross_fitted(table, categories, seed=seed, worth_NK=worth_NK, told=told)
+        return cls.of(table, categories, views, open=is_open(table))
 
     @classmethod
     def to_act_in(cls, table: PredictionTable, categories: Sequence[str], beliefs: Beliefs, *, open: bool) -> Self:

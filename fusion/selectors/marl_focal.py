@@ -50,6 +50,7 @@ from fusion.policies import (
     Stopping,
     TrainingRun,
     World,
+    advantages,
     mean_tokens,
     play,
     play_out,
@@ -63,6 +64,9 @@ from fusion.schema import BoolArray, FloatArray, IntArray, Sees, Selection
 from fusion.selectors._one_more import CHUNK, one_more
 
 _PRICES = 1e-4, 0.2
+"""Least and greatest price that a network learns, in the spread of what options are worth."""
+_DEAREST = 1.0
+"""Greatest price that is looked for, in the same."""
 _HALVINGS = 24
 _STEPS = 50
 """Questions after which a frozen decider's pool is looked at."""
@@ -106,6 +110,7 @@ class MarlFocal:
     probs_: bool = field(default=False, init=False, repr=False)
     beliefs_: FloatArray | None = field(default=None, init=False, repr=False)
     price_: float = field(default=0.0, init=False, repr=False)
+    unit_: float = field(default=1.0, init=False, repr=False)
     costs_: FloatArray | None = field(default=None, init=False, repr=False)
     pool_: BoolArray | None = field(default=None, init=False, repr=False)
     order_: IntArray | None = field(default=None, init=False, repr=False)
@@ -143,8 +148,11 @@ class MarlFocal:
         if self.pool_ is not None:
             return self
         costs_M = self.costs_ = self._costs(table)
-        world = World.to_learn_from(table, self.categories_, seed=self.seed, told=self._telling("what answers say"))
-        self.beliefs_, self.probs_ = Beliefs.learn(table, self.categories_, rng=np.random.default_rng(self.seed))
+        self.unit_ = 1.0 if worth_NK is None else _spread(table, worth_NK)
+        told = self._telling("what answers say")
+        world = World.to_learn_from(table, self.categories_, seed=self.seed, worth_NK=worth_NK, told=told)
+        rng = np.random.default_rng(self.seed)
+        self.beliefs_, self.probs_ = Beliefs.learn(table, self.categories_, rng=rng, worth_NK=worth_NK)
         if self.learner == "ppo":
             # What the weights depend on; prices are chosen with them.
             self._run.begin("ppo", table.fingerprint, self.reward, self.costs, str(self.updates), str(self.seed))
@@ -198,7 +206,9 @@ class MarlFocal:
             policy = Stopping(self.order_, self.gains_)
             return np.where(policy.worth(world, state) > 0, policy.following(world, state), -1)
         num_questions, num_agents = state.asked.shape
-        chosen_N = self._layers().choose(world.observe(state, np.full(num_questions, self.price_)), state.asked)
+        chosen_N = self._layers().choose(
+            world.observe(state, np.full(num_questions, self.price_ / self.unit_)), state.asked
+        )
         return np.where(chosen_N < num_agents, chosen_N, -1)
 
     def _heard(self, table: PredictionTable, asked_NM: BoolArray) -> tuple[World, State]:
@@ -240,7 +250,9 @@ class MarlFocal:
 
     def _leanings(self, world: World, state: State, chosen_N: IntArray) -> tuple[IntArray, FloatArray]:
         """Return the likeliest agent to ask, int [N], -1 for none, and how likely the network does what it chose."""
-        scores_NA = self._layers().scores(world.observe(state, np.full(len(chosen_N), self.price_)), state.asked)
+        scores_NA = self._layers().scores(
+            world.observe(state, np.full(len(chosen_N), self.price_ / self.unit_)), state.asked
+        )
         stop, rows_N = state.asked.shape[1], np.arange(len(chosen_N))
         shares_NA = np.exp(scores_NA - scores_NA.max(axis=1, keepdims=True))
         likely_N = shares_NA[rows_N, np.where(chosen_N < 0, stop, chosen_N)] / shares_NA.sum(axis=1)
@@ -259,10 +271,10 @@ class MarlFocal:
             rows_N = np.arange(len(labels_N))
 
             def spent(price: float) -> float:
-                stops_N = stop_when(courses, price, costs_M=costs_M)[1]
+                stops_N = stop_when(courses, self.unit_ * price, costs_M=costs_M)[1]
                 return float(spent_NL[rows_N, stops_N - 1].mean())
 
-            self.price_ = _price_of(self.calls, spent)
+            self.price_ = self.unit_ * _price_of(self.calls, spent, dearest=_DEAREST)
         self.order_, self.gains_ = stop_when(courses, self.price_, costs_M=costs_M)[0]
 
     def _learn_by_gradient(
@@ -283,7 +295,7 @@ class MarlFocal:
                 asked_NM = play_out(world, layers, price_N, max_calls=self.max_calls or None).asked
                 return float((asked_NM @ costs_M).mean())
 
-            self.price_ = _price_of(self.calls, spent)
+            self.price_ = self.unit_ * _price_of(self.calls, spent, dearest=_PRICES[1])
 
     def _telling(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self._run.say(f"learning {what}", done, total)
@@ -322,9 +334,14 @@ def _paper_pool(table: PredictionTable, options: MarlFocal, run: TrainingRun) ->
     return np.asarray(pools_nM[-1])
 
 
-def _price_of(calls: float, spent: Callable[[float], float]) -> float:
-    """Return the price at which so many calls are spent on average."""
-    low, high = np.log(_PRICES)
+def _spread(table: PredictionTable, worth_NK: FloatArray) -> float:
+    """Return how far the best option given is ahead of the worst on the mean question; 1 where it never is."""
+    return float(advantages(table.answers, worth_NK).max(axis=1).mean()) or 1.0
+
+
+def _price_of(calls: float, spent: Callable[[float], float], *, dearest: float) -> float:
+    """Return the price at which so many calls are spent on average, `dearest` at most."""
+    low, high = np.log(_PRICES[0]), np.log(dearest)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         if spent(float(np.exp(middle))) > calls:
