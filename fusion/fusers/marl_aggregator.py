@@ -9,8 +9,8 @@ The policy is pi(k) = exp(x_k . u_c) / sum_j exp(x_j . u_c), with the features x
     reward       maximises sum_n pi(right_n), the expected reward, less 150 |u - u_0|^2 about the weights u_0 of
                  likelihood: on record every action's reward is known, so its gradient is the policy gradient without
                  the noise of sampled actions
-    target=score maximises sum_n sum_k t_nk log pi(k), where t_nk is how much more than the worst option given option k is
-                 worth: pi is in proportion to its mean, so the likeliest option is the best on average
+    target=score maximises sum_n sum_k t_nk log pi(k), where t_nk is how much more option k is worth than the worst one
+                 given: pi is in proportion to its mean, so the likeliest option is the best on average
 
     The paper's (`mode=paper`) is an MLP (100, 100) over the members' probabilities, position by position, learned with
     the clipped policy gradient (`fusion.policies.train_aggregator` names what was mended in it).
