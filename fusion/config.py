@@ -188,6 +188,9 @@ def _explain(error: ValidationError, kind: type[Config], source: str) -> str:
             reasons.append(f"unknown key {place!r}{suggest(str(item['loc'][-1]), known)}")
         elif item["type"] == "missing":
             reasons.append(f"the key {place!r} is required")
+        elif not item["loc"]:
+            # Of the whole: what does not go together is said in full.
+            reasons.append(str(item["msg"]).removeprefix("Value error, "))
         elif item["loc"][-1] == "[key]":
             inside = ".".join(str(part) for part in item["loc"][:-2])
             reasons.append(f"the keys in {inside} must be text, got {item['input']!r}; put it in quotes")

@@ -26,6 +26,7 @@ PLUGINS: Mapping[str, str] = {
     "selectors": "selector",
     "fusers": "fuser",
     "executors": "executor",
+    "moe": "layout",
 }
 """Plug-in packages, and what one of their methods is called."""
 

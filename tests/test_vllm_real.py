@@ -23,6 +23,7 @@ from fusion.agents import Agent, AgentPool, RecordStore
 from fusion.agents._server_reap import read_record
 from fusion.agents.hf import Hf
 from fusion.agents.vllm import Vllm
+from fusion.moe import MoERecipe, merge
 from fusion.recording import RecordOptions, answerer
 from fusion.schema import Completion, Message, Request, Spec
 
@@ -170,6 +171,34 @@ def test_draws_are_repeated_with_their_seed(engine: Vllm, members: Members) -> N
     first, again, other = collect(engine, [request, request, replace(request, seed=8)])
     assert first.text == again.text
     assert first.text != other.text
+
+
+@pytest.mark.parametrize("name", ["base", "other"])
+def test_merged_experts_are_served_as_they_are(name: str, members: Members, tmp_path: Path) -> None:
+    """Three adapters of a Llama, or of a Qwen3, become a Mixtral, or a Qwen3Moe; both say what transformers says."""
+    base = Path(members.models[name][0])
+    made = TinyModels(tmp_path)
+    projections = ["gate_proj", "up_proj", "down_proj"]
+    adapters = [made.lora(base, seed=seed, target_modules=projections) for seed in (11, 12, 13)]
+    experts = [{"source_model": str(path), "name": path.name} for path in adapters]
+    recipe = {"base_model": str(base), "experts": experts, "gate_mode": "random", "gate_std": 0.5}
+    merge(MoERecipe.model_validate(recipe), tmp_path / "merged")
+    whole = Members({"merged": (str(tmp_path / "merged"), None), "base": (str(base), None)})
+    engine, here = Vllm(**SETTINGS), Hf(dtype="float32", device="cpu", batch_size=32)
+    try:
+        requests = whole.requests("merged")
+        engine.expect(requests[0])
+        served, wanted = collect(engine, requests), collect(here, requests)
+        alone = collect(here, whole.requests("base")[:PROMPTS])
+    finally:
+        asyncio.run(engine.aclose())
+        asyncio.run(here.aclose())
+    assert [one.text for one in served[:PROMPTS]] == [one.text for one in wanted[:PROMPTS]]
+    assert [one.usage for one in served[:PROMPTS]] == [one.usage for one in wanted[:PROMPTS]]
+    for got, expected in zip(served[PROMPTS:], wanted[PROMPTS:], strict=True):
+        assert got.option_logprobs == pytest.approx(expected.option_logprobs, rel=0, abs=1e-4)
+    # Experts that had been dropped would leave the base.
+    assert sum(a.text == b.text for a, b in zip(served, alone, strict=False)) < PROMPTS / 10
 
 
 def test_bases_one_after_another(members: Members) -> None:

@@ -24,6 +24,7 @@ from fusion.cli import (
     fit,
     import_records,
     listing,
+    merge,
     prune,
     record,
     report,
@@ -51,6 +52,7 @@ app.command("stream", epilog=stream.DIFFERENCE)(stream.stream_command)
 app.command("prune")(prune.prune_command)
 app.command("compare")(compare.compare_command)
 app.command("fit")(fit.fit_command)
+app.command("merge")(merge.merge_command)
 app.command("explain")(explain.explain_command)
 app.command("report")(report.report_command)
 app.command("import")(import_records.import_command)

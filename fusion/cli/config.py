@@ -10,10 +10,11 @@ import typer
 if TYPE_CHECKING:
     from fusion.config import Config
 
-KINDS = ("pool", "bench", "prune", "jobs")
+KINDS = ("pool", "bench", "prune", "jobs", "merge")
 File = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 Kind = Annotated[
-    str | None, typer.Option(help="pool, bench, prune or jobs; by default what the file's keys say: a pool has agents.")
+    str | None,
+    typer.Option(help="pool, bench, prune, jobs or merge; by default what the file's keys say: a pool has agents."),
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a key: a.b=c. May be repeated.")]
 
@@ -24,9 +25,7 @@ app = typer.Typer(help="Check, show and describe configuration files.", no_args_
 def schema(
     kind: Annotated[
         str,
-        typer.Argument(
-            help="pool (who answers), bench or prune (what their --config takes), jobs (what prune --jobs takes)."
-        ),
+        typer.Argument(help="pool (who answers), bench or prune (their --config), jobs (prune --jobs), or merge."),
     ] = "pool",
 ) -> None:
     """Print the JSON Schema of a kind of configuration file, for editors."""
@@ -67,9 +66,15 @@ def _kind_of(file: Path) -> str:
 
 def _config(kind: str) -> type[Config]:
     from fusion.evaluation import BenchConfig
+    from fusion.moe import MoERecipe
     from fusion.pruning import JobsConfig, PruneConfig
 
-    known: dict[str, type[Config]] = {"bench": BenchConfig, "prune": PruneConfig, "jobs": JobsConfig}
+    known: dict[str, type[Config]] = {
+        "bench": BenchConfig,
+        "prune": PruneConfig,
+        "jobs": JobsConfig,
+        "merge": MoERecipe,
+    }
     return known[kind]
 
 
