@@ -89,7 +89,8 @@ def write_model(folder: Path, shape: Shape) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    draws, where = torch.Generator().manual_seed(0), {}
+    draws = torch.Generator().manual_seed(0)
+    where: dict[str, str] = {}
     ends = {"model.embed_tokens.weight": (32_000, shape.hidden), "lm_head.weight": (32_000, shape.hidden)}
     parts = [shape.tensors(layer) for layer in range(shape.layers)] + [ends | {"model.norm.weight": (shape.hidden,)}]
     for n, part in enumerate(parts):
