@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Told = Callable[[str, int, int], None]
 STATE, FORMAT, CARD = "merge.json", "fusion.merge/1", "README.md"
-_COPIED = (
+COPIED = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -61,7 +61,7 @@ def merge(recipe: MoERecipe, folder: Path, *, shard_bytes: int = 5 * 10**9, told
     if plan.refused:
         raise InputError("not merged:\n" + "\n".join(f"  {one.where}: {one.what}; {one.done}" for one in plan.refused))
     mark = _mark(recipe, base, experts, shard_bytes)
-    there = _begin(folder, mark)
+    there = begin(folder, mark)
     names = _names(len(plan.shards))
     written = [name for name in names if name in there and (folder / name).exists()]
     missing = [(name, shard) for name, shard in zip(names, plan.shards, strict=True) if name not in written]
@@ -205,7 +205,7 @@ def _mark(recipe: MoERecipe, base: Base, experts: Sequence[Expert], shard_bytes:
     return hashlib.sha256("\0".join([FORMAT, str(shard_bytes), *parts]).encode()).hexdigest()
 
 
-def _begin(folder: Path, mark: str) -> set[str]:
+def begin(folder: Path, mark: str) -> set[str]:
     """Return the files that a merge of the same mark has left.
 
     Raises:
@@ -231,6 +231,42 @@ def _note(folder: Path, mark: str, files: Sequence[str]) -> None:
     write_text(folder / STATE, json.dumps({"format": FORMAT, "mark": mark, "files": list(files)}, indent=1) + "\n")
 
 
+def write_checkpoint(folder: Path, tensors: "Iterable[tuple[str, torch.Tensor]]", *, shard_bytes: int) -> None:
+    """Write tensors as they come into files of `shard_bytes` at most, and their index.
+
+    Raises:
+        OutputError: When the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    parts: list[list[str]] = []
+    held: dict[str, torch.Tensor] = {}
+    total = 0
+
+    def flush() -> None:
+        with replacing(folder / f"part-{len(parts)}") as temporary:
+            save_file(held, temporary, metadata={"format": "pt"})
+        parts.append(list(held))
+        held.clear()
+
+    for name, tensor in tensors:
+        if held and sum(one.nbytes for one in held.values()) + tensor.nbytes > shard_bytes:
+            flush()
+        # A copy: what is written must not be a view of what else is.
+        held[name] = tensor.detach().cpu().contiguous().clone()
+        total += tensor.nbytes
+    flush()
+    for path in (*folder.glob("model*.safetensors"), folder / INDEX):
+        path.unlink(missing_ok=True)
+    names = _names(len(parts))
+    for n, name in enumerate(names):
+        (folder / f"part-{n}").replace(folder / name)
+    if len(names) > 1:
+        where = {key: name for name, keys in zip(names, parts, strict=True) for key in keys}
+        content = {"metadata": {"total_size": total}, "weight_map": where}
+        write_text(folder / INDEX, json.dumps(content, indent=1) + "\n")
+
+
 def _names(count: int) -> list[str]:
     if count == 1:
         return [SINGLE]
@@ -243,7 +279,7 @@ def _finish(folder: Path, base: Base, plan: Plan, names: Sequence[str]) -> None:
         where = {piece.name: name for name, shard in zip(names, plan.shards, strict=True) for piece in shard}
         size = sum(piece.nbytes for piece in plan.pieces)
         write_text(folder / INDEX, json.dumps({"metadata": {"total_size": size}, "weight_map": where}, indent=1) + "\n")
-    for name in _COPIED:
+    for name in COPIED:
         source = base.weights.folder / name
         if source.exists():
             shutil.copyfile(source, folder / name)
